@@ -1,0 +1,35 @@
+# make repro runs the pipeline, make test runs the tests; both install what they need into .venv first.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test test-all lint format lock clean
+repro: .venv/.installed
+	dvc repro
+
+test: .venv/.installed
+	pytest
+
+test-all: .venv/.installed
+	pytest -m "slow or not slow"
+
+lint: .venv/.installed
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: .venv/.installed
+	ruff check --fix .
+	ruff format .
+
+lock: .venv/.installed
+	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@

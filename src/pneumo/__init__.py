@@ -1,0 +1,1 @@
+"""Reproducible, honest experiments on pneumonia classification in chest X-rays."""

@@ -1,0 +1,245 @@
+"""params.yaml and conf/, composed, checked and turned into dataclasses.
+
+`params.yaml` is the experiment: every key of `Params` stands in it, because DVC watches only what stands
+there. A folder of `conf/` (a Hydra group) holds the details of what params.yaml names: `data: {source: x}`
+names conf/data/x.yaml, a key of `models` names conf/model/<key>.yaml; what stands beside the name in
+params.yaml overrides what stands in the file.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from pneumo.base.errors import PneumoError
+from pneumo.base.labels import Task
+
+PARAMS_PATH = Path("params.yaml")
+CONF_PATH = Path("conf")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+Schema = TypeVar("Schema")
+
+
+class ThresholdMethod(Enum):
+    """How the decision threshold is chosen on the validation set."""
+
+    youden = "youden"
+    sensitivity = "sensitivity"
+
+
+@dataclass
+class Split:
+    """How validation is carved out of the official training set.
+
+    Attributes:
+        val_fraction: share of the training images, in (0, 0.5].
+        seed: of the shuffle.
+    """
+
+    val_fraction: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        expect(0 < self.val_fraction <= 0.5, "split.val_fraction", "a fraction in (0, 0.5]", self.val_fraction)
+        expect(self.seed >= 0, "split.seed", "0 or more", self.seed)
+
+
+@dataclass
+class Threshold:
+    """The decision threshold, chosen on the validation set.
+
+    Attributes:
+        method: `youden` (greatest sensitivity + specificity) or `sensitivity` (highest that reaches one).
+        sensitivity: the sensitivity to reach, a fraction in (0, 1]; used by that method only.
+    """
+
+    method: ThresholdMethod
+    sensitivity: float = 0.95
+
+    def __post_init__(self) -> None:
+        expect(0 < self.sensitivity <= 1, "threshold.sensitivity", "a fraction in (0, 1]", self.sensitivity)
+
+
+@dataclass
+class Params:
+    """The experiment, as params.yaml states it.
+
+    Attributes:
+        experiment: names models/<experiment>/ and reports/<experiment>/.
+        data: `source`, a file of conf/data/, and overrides of what stands there.
+        split: how validation is carved out.
+        image_size_px: height and width of the preprocessed images.
+        task: which classes are told apart.
+        combos: name -> preprocessing steps, in order; an empty list or dict is the image as it is.
+        models: name of a recipe in conf/model/ -> overrides of what stands there.
+        seeds: each combo x model is trained once for each.
+        threshold: how the decision threshold is chosen.
+        weights_dir: folder with ImageNet weights, or null to let Keras download them.
+    """
+
+    experiment: str
+    data: dict[str, Any]
+    split: Split
+    image_size_px: int
+    task: Task
+    combos: dict[str, Any]
+    models: dict[str, Any]
+    seeds: list[int]
+    threshold: Threshold
+    weights_dir: str | None
+
+    def __post_init__(self) -> None:
+        expect_name("experiment", self.experiment)
+        expect("source" in self.data, "data", "a `source`, the name of a file in conf/data/", self.data)
+        expect_name("data.source", self.data["source"])
+        expect(self.image_size_px >= 16, "image_size_px", "16 or more", self.image_size_px)
+        for key, names in (("combos", self.combos), ("models", self.models)):
+            expect(len(names) > 0, key, "at least one", names)
+            for name in names:
+                expect_name(key, name)
+        expect(
+            len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds) and min(self.seeds) >= 0,
+            "seeds",
+            "at least one, 0 or more, none twice",
+            self.seeds,
+        )
+
+    @property
+    def source(self) -> str:
+        """Name of the data source, which also names data/<source>/."""
+        return str(self.data["source"])
+
+    @property
+    def data_overrides(self) -> dict[str, Any]:
+        """What params.yaml sets of conf/data/<source>.yaml."""
+        return {key: value for key, value in self.data.items() if key != "source"}
+
+    @property
+    def runs(self) -> list["Run"]:
+        """Every combo x model x seed, in the order of params.yaml."""
+        return [
+            Run(self.experiment, combo, model, seed)
+            for combo in self.combos
+            for model in self.models
+            for seed in self.seeds
+        ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One combo x model x seed of an experiment, and where its files lie."""
+
+    experiment: str
+    combo: str
+    model: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The run's name in tables and messages, e.g. `clahe/cnn/0`."""
+        return f"{self.combo}/{self.model}/{self.seed}"
+
+    @property
+    def model_dir(self) -> Path:
+        """Folder of model.keras, history.csv, predictions.csv and timing.json."""
+        return Path("models", self.experiment, self.combo, self.model, str(self.seed))
+
+    @property
+    def report_dir(self) -> Path:
+        """Folder of metrics.json, curves and figures."""
+        return Path("reports", self.experiment, "runs", self.combo, self.model, str(self.seed))
+
+
+def expect(holds: bool, key: str, expected: str, received: object) -> None:
+    """Raise a PneumoError that names the key, what was expected and what was received, unless it holds."""
+    if not holds:
+        raise PneumoError(f"{key}: Expected {expected}. Received: {received!r}")
+
+
+def expect_name(key: str, name: object) -> None:
+    """Check a name that becomes part of a folder and of a DVC stage's name."""
+    expect(
+        isinstance(name, str) and _NAME.fullmatch(name) is not None,
+        key,
+        "a name of lower-case letters, digits and _ that begins with a letter",
+        name,
+    )
+
+
+def load_params(path: Path = PARAMS_PATH) -> Params:
+    """Read params.yaml.
+
+    Raises:
+        PneumoError: the file is missing or is no YAML; a key is missing, unknown, of the wrong type, or its
+            value is out of range.
+    """
+    if not path.is_file():
+        raise PneumoError(f"Expected {path} in the current folder. Run pneumo from the project's root.")
+    try:
+        content = OmegaConf.load(path)
+    except YAMLError as error:
+        raise PneumoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, DictConfig):
+        raise PneumoError(f"{path}: Expected a mapping of keys to values.")
+    missing = [field.name for field in fields(Params) if field.name not in content]
+    if missing:
+        raise PneumoError(f"{path}: missing {', '.join(missing)}. Compare conf/experiment/demo.yaml.")
+    return build(Params, content, str(path))
+
+
+def load_group(group: str, name: str, overrides: Mapping[str, Any] | None = None) -> DictConfig:
+    """Compose one file of a Hydra group and merge overrides over it.
+
+    Args:
+        group: folder of conf/, e.g. `model`.
+        name: file in that folder, without `.yaml`.
+        overrides: keys that the file has already, with other values.
+
+    Raises:
+        PneumoError: there is no such file, or an override names a key that the file does not have.
+    """
+    folder = CONF_PATH / group
+    if not (folder / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise PneumoError(f"Expected one of the files in {folder}/: {known}. Received: {name}")
+    with initialize_config_dir(str(CONF_PATH.absolute()), version_base=None):
+        config = compose("config", overrides=[f"{group}={name}"])[group]
+    OmegaConf.set_struct(config, True)
+    where = f"params.yaml over {folder}/{name}.yaml"
+    try:
+        return OmegaConf.merge(config, dict(overrides or {}))
+    except OmegaConfBaseException as error:
+        raise PneumoError(f"{where}: {_first_line(error)}") from error
+
+
+def build(schema: type[Schema], config: Mapping[str, Any] | DictConfig, where: str) -> Schema:
+    """Turn a mapping into a dataclass; types are checked here, values by its `__post_init__`.
+
+    Args:
+        schema: a dataclass whose types OmegaConf knows.
+        config: its keys and values; keys with a default may be left out.
+        where: what to name in errors.
+
+    Raises:
+        PneumoError: a key is unknown or missing, a type is wrong, or a value is out of range.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), config)
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except PneumoError as error:
+        raise PneumoError(f"{where}: {error}") from error
+    except OmegaConfBaseException as error:
+        raise PneumoError(f"{where}: {_first_line(error)}") from error
+
+
+def _first_line(error: OmegaConfBaseException) -> str:
+    key = f"{error.full_key}: " if error.full_key else ""
+    return key + str(error).splitlines()[0]

@@ -1,0 +1,31 @@
+"""Where the stages put what they make; run folders stand with `config.Run`."""
+
+from pathlib import Path
+
+DATA_DIR = Path("data")
+FEATURE_CACHE_DIR = DATA_DIR / ".features"
+
+
+def raw_dir(source: str) -> Path:
+    """Folder of a source's files, in Kaggle layout."""
+    return DATA_DIR / "raw" / source
+
+
+def manifest_path(source: str) -> Path:
+    """The table of a source's images."""
+    return DATA_DIR / source / "manifest.csv"
+
+
+def exploration_dir(source: str) -> Path:
+    """Folder of the figures and lists that `prepare` makes of a source."""
+    return DATA_DIR / source / "exploration"
+
+
+def images_path(source: str, combo: str) -> Path:
+    """The preprocessed images of a combo, row i for row i of the manifest."""
+    return DATA_DIR / source / combo / "images.npy"
+
+
+def report_dir(experiment: str) -> Path:
+    """Folder of an experiment's report."""
+    return Path("reports") / experiment

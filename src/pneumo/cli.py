@@ -1,0 +1,153 @@
+"""The command `pneumo`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pneumo.base.config import Params, Run, build, load_group, load_params
+from pneumo.base.errors import PneumoError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit status: 0 done, 1 something to mend (said in one line), 2 usage."""
+    options = _build_parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except PneumoError as error:
+        if options.debug:
+            raise
+        print(f"pneumo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if options.debug:
+            raise
+        print(
+            f"pneumo: unexpected {type(error).__name__}: {error}. Run it again with --debug for the traceback.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pneumo",
+        description="Stages of the pipeline that dvc.yaml describes. `dvc repro` runs those that are due.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, function, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        command.set_defaults(command=function)
+        return command
+
+    add("check", _check, "Check params.yaml, conf/, data and weights without running anything.")
+    add("download", _download, "Fetch the images of data.source.")
+    add("prepare", _prepare, "Check every file, carve out validation, draw what the data look like.")
+    preprocess = add("preprocess", _preprocess, "Apply a combo's steps to every image.")
+    preprocess.add_argument("--combo", required=True, help="a key of combos in params.yaml")
+    for name, function, text in (
+        ("train", _train, "Train one run and predict the validation and test images."),
+        ("evaluate", _evaluate, "Score one run's predictions."),
+    ):
+        command = add(name, function, text)
+        command.add_argument("--combo", required=True, help="a key of combos in params.yaml")
+        command.add_argument("--model", required=True, help="a key of models in params.yaml")
+        command.add_argument("--seed", required=True, type=int, help="one of seeds in params.yaml")
+    add("compare", _compare, "Write the report over all runs.")
+    predict = add("predict", _predict, "Classify image files with a trained model.")
+    predict.add_argument("model", type=Path, help="a model.keras that a run left")
+    predict.add_argument("images", type=Path, nargs="+", help="image files")
+    return parser
+
+
+# Stages are imported where they run: the command stays quick, and only train and predict load Keras.
+
+
+def _download(options: argparse.Namespace) -> None:  # noqa: ARG001
+    from pneumo.stages import download
+
+    download.run(load_params())
+
+
+def _prepare(options: argparse.Namespace) -> None:  # noqa: ARG001
+    from pneumo.stages import prepare
+
+    prepare.run(load_params())
+
+
+def _preprocess(options: argparse.Namespace) -> None:
+    from pneumo.stages import preprocess
+
+    params = load_params()
+    _expect_key("combo", options.combo, params.combos)
+    preprocess.run(params, options.combo)
+
+
+def _train(options: argparse.Namespace) -> None:
+    params = load_params()
+    run = _select_run(params, options)
+    from pneumo.stages import train
+
+    train.run(params, run)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    params = load_params()
+    run = _select_run(params, options)
+    from pneumo.stages import evaluate
+
+    evaluate.run(params, run)
+
+
+def _compare(options: argparse.Namespace) -> None:  # noqa: ARG001
+    from pneumo.stages import compare
+
+    compare.run(load_params())
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from pneumo.domain.predictor import Predictor
+
+    predictor = Predictor(options.model)
+    for path in options.images:
+        prediction = predictor.predict(path)
+        probabilities = "  ".join(f"{name} {value:.3f}" for name, value in prediction.probabilities.items())
+        print(f"{path}: {prediction.label}  ({probabilities})")
+
+
+def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
+    from pneumo.domain.recipe import Recipe, Weights, find_weights
+    from pneumo.domain.sources import load_source
+    from pneumo.domain.transforms import parse_combo
+
+    params = load_params()
+    print(f"data: {load_source(params.source, params.data_overrides).title}")
+    for combo, steps in params.combos.items():
+        print(f"combo {combo}: {' -> '.join(step.name for step in parse_combo(combo, steps, params.image_size_px))}")
+    for model, overrides in params.models.items():
+        network = build(Recipe, load_group("model", model, overrides), f"model {model}").network
+        weights = "random weights"
+        if network.has_backbone and network.weights is Weights.imagenet:
+            weights = "ImageNet weights that Keras downloads"
+            if params.weights_dir:
+                weights = str(find_weights(network.name, Path(params.weights_dir)))
+        print(f"model {model}: {network.name}, {weights}")
+    print(f"{len(params.runs)} runs, report in reports/{params.experiment}/")
+
+
+def _select_run(params: Params, options: argparse.Namespace) -> Run:
+    _expect_key("combo", options.combo, params.combos)
+    _expect_key("model", options.model, params.models)
+    _expect_key("seed", options.seed, params.seeds)
+    return Run(params.experiment, options.combo, options.model, options.seed)
+
+
+def _expect_key(name: str, value: object, known) -> None:
+    if value not in known:
+        keys = ", ".join(map(str, known))
+        raise PneumoError(f"--{name}: Expected one of params.yaml's: {keys}. Received: {value}")

@@ -1,0 +1,48 @@
+"""A frozen backbone's features, computed once and kept under a key made from all they depend on."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.base.artifacts import hash_file, write_file
+from pneumo.domain.batches import ImageBatches
+
+BATCH_SIZE = 32
+
+
+def load_or_extract_features(
+    extractor: keras.Model, images_path: Path, cache_dir: Path
+) -> npt.NDArray[np.float32]:
+    """Return the features of every image, from the cache where they have been computed before.
+
+    Args:
+        extractor: uint8 images of shape (n, height, width, channels) -> float32 of shape (n, n_features).
+        images_path: .npy file of the images.
+        cache_dir: where features lie, one .npy file a key.
+
+    Returns:
+        Read-only float32 array of shape (n, n_features), row i from image i.
+    """
+    path = cache_dir / f"{feature_key(extractor, images_path)}.npy"
+    if not path.is_file():
+        images = np.load(images_path, mmap_mode="r")
+        batches = ImageBatches(images, np.arange(len(images)), batch_size=BATCH_SIZE)
+        features = extractor.predict(batches, verbose=2).astype(np.float32, copy=False)
+        with write_file(path) as partial, partial.open("wb") as file:
+            np.save(file, features)
+    return np.load(path, mmap_mode="r")
+
+
+def feature_key(extractor: keras.Model, images_path: Path) -> str:
+    """Return a key that changes with the images, the extractor's layers or weights, and Keras itself."""
+    digest = hashlib.sha256(hash_file(images_path).encode())
+    shape = [extractor.input_shape, extractor.output_shape]
+    digest.update(json.dumps([keras.__version__, keras.backend.backend(), shape]).encode())
+    digest.update("".join(f"{layer.name}{layer.count_params()}" for layer in extractor.layers).encode())
+    for weights in extractor.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()

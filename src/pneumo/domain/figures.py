@@ -1,0 +1,243 @@
+"""Figures: frames and arrays in, matplotlib Figures out; `save_figure` writes them.
+
+Figures are made without pyplot, so there is no global state and no window system. `title` names the data set
+on every one, so that no picture of synthetic data passes for patients when it is taken out of its report.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pneumo.base.artifacts import write_file
+
+_COLORS = ("#3b6fb6", "#d1603d", "#4a9b6e", "#8a63b5", "#b08b2e", "#5b8a9a", "#c0487a", "#6b6b6b")
+_DPI = 110
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, complete or not at all; the same figure gives the same bytes."""
+    with write_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def plot_class_counts(manifest: pd.DataFrame, title: str) -> Figure:
+    """Plot the number of images by split and subtype.
+
+    Args:
+        manifest: with the columns `split` and `subtype`.
+        title: names the data set.
+    """
+    counts = count_images(manifest)
+    figure, axes = _figure(6.5, 3.6, title)
+    width = 0.8 / len(counts.columns)
+    for i, subtype in enumerate(counts.columns):
+        at = np.arange(len(counts)) + (i - (len(counts.columns) - 1) / 2) * width
+        bars = axes.bar(at, counts[subtype], width, label=subtype, color=_COLORS[i])
+        axes.bar_label(bars, fontsize=8)
+    axes.set_xticks(range(len(counts)), counts.index)
+    axes.set_ylabel("images")
+    axes.legend(frameon=False)
+    return figure
+
+
+def count_images(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the number of images, one row a split, one column a subtype."""
+    counts = pd.crosstab(manifest["split"], manifest["subtype"])
+    order = [name for name in ("train", "val", "test") if name in counts.index]
+    columns = [name for name in ("normal", "bacterial", "viral", "unknown") if name in counts.columns]
+    return counts.loc[order, columns]
+
+
+def plot_image_sizes(manifest: pd.DataFrame, title: str) -> Figure:
+    """Plot what a classifier could learn without looking at lungs: sizes and aspect ratios by label.
+
+    Args:
+        manifest: with the columns `label`, `width` and `height` (in pixels).
+        title: names the data set.
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    left, right = figure.subplots(1, 2)
+    ratios = manifest["width"] / manifest["height"]
+    bins = np.histogram_bin_edges(ratios, 40)
+    for color, (label, rows) in zip(_COLORS, manifest.groupby("label"), strict=False):
+        left.scatter(rows["width"], rows["height"], 6, alpha=0.4, label=label, color=color, linewidths=0)
+        right.hist(ratios[rows.index], bins, alpha=0.55, density=True, label=label, color=color)
+    left.set(xlabel="width, px", ylabel="height, px")
+    right.set(xlabel="width / height", ylabel="density")
+    for axes in (left, right):
+        _clean(axes)
+        axes.legend(frameon=False)
+    return figure
+
+
+def plot_image_grid(
+    images: npt.NDArray[np.uint8], row_names: Sequence[str], column_names: Sequence[str], title: str
+) -> Figure:
+    """Plot images in rows and columns.
+
+    Args:
+        images: uint8 array of shape (n_rows, n_columns, height, width).
+        row_names: n_rows names.
+        column_names: n_columns names.
+        title: names the data set.
+    """
+    n_rows, n_columns = images.shape[:2]
+    figure = Figure(figsize=(1.5 * n_columns + 0.6, 1.55 * n_rows + 0.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
+    for (row, column), axes in np.ndenumerate(grid):
+        axes.imshow(images[row, column], cmap="gray", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        if row == 0:
+            axes.set_title(column_names[column], fontsize=9)
+        if column == 0:
+            axes.set_ylabel(row_names[row], fontsize=9)
+    return figure
+
+
+def plot_roc_curves(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Plot ROC curves on one pair of axes.
+
+    Args:
+        curves: name -> frame with `false_positive_rate` and `sensitivity`.
+        title: names the data set.
+    """
+    figure, axes = _figure(6.6, 5.2, title)
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--")
+    for i, (name, curve) in enumerate(curves.items()):
+        axes.plot(
+            curve["false_positive_rate"],
+            curve["sensitivity"],
+            color=_COLORS[i % len(_COLORS)],
+            linestyle=("-", "--", ":", "-.")[i // len(_COLORS) % 4],
+            linewidth=1.4,
+            label=name,
+        )
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1), ylim=(0, 1.01))
+    _legend_outside(figure, axes)
+    return figure
+
+
+def plot_precision_recall_curves(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Plot precision-recall curves on one pair of axes.
+
+    Args:
+        curves: name -> frame with `recall` and `precision`.
+        title: names the data set.
+    """
+    figure, axes = _figure(6.6, 5.2, title)
+    for i, (name, curve) in enumerate(curves.items()):
+        axes.plot(
+            curve["recall"], curve["precision"], color=_COLORS[i % len(_COLORS)], linewidth=1.4, label=name
+        )
+    axes.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
+    _legend_outside(figure, axes)
+    return figure
+
+
+def plot_confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str, n_columns: int) -> Figure:
+    """Plot confusion matrices in a grid.
+
+    Args:
+        matrices: name -> frame of counts, rows actual, columns predicted.
+        title: names the data set.
+        n_columns: of the grid.
+    """
+    n_columns = min(n_columns, len(matrices))
+    n_rows = -(-len(matrices) // n_columns)
+    figure = Figure(figsize=(2.3 * n_columns + 0.5, 2.3 * n_rows + 0.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
+    for axes in grid.flat[len(matrices) :]:
+        axes.set_visible(False)
+    for axes, (name, matrix) in zip(grid.flat, matrices.items(), strict=False):
+        counts = matrix.to_numpy()
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), share in np.ndenumerate(shares):
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]:g}\n{share:.0%}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if share > 0.5 else "#222222",
+            )
+        axes.set_title(name, fontsize=9)
+        axes.set_xticks(range(len(matrix.columns)), matrix.columns, fontsize=7)
+        axes.set_yticks(range(len(matrix.index)), matrix.index, fontsize=7, rotation=90, va="center")
+    figure.supxlabel("predicted", fontsize=9)
+    figure.supylabel("actual", fontsize=9)
+    return figure
+
+
+def plot_metric_bars(leaderboard: pd.DataFrame, metric: str, label: str, title: str) -> Figure:
+    """Plot a metric's mean over seeds as bars, grouped by model, with a line from the least to the greatest.
+
+    Args:
+        leaderboard: with `combo`, `model`, and `<metric>`, `<metric>_min`, `<metric>_max`.
+        metric: a column.
+        label: what to write beside the axis.
+        title: names the data set.
+    """
+    combos = list(dict.fromkeys(leaderboard["combo"]))
+    models = list(dict.fromkeys(leaderboard["model"]))
+    figure, axes = _figure(max(6.5, 0.42 * len(leaderboard) + 2.5), 3.8, title)
+    width = 0.8 / len(combos)
+    for i, combo in enumerate(combos):
+        rows = leaderboard[leaderboard["combo"] == combo].set_index("model").reindex(models)
+        at = np.arange(len(models)) + (i - (len(combos) - 1) / 2) * width
+        mean = rows[metric].to_numpy(float)
+        spread = [mean - rows[f"{metric}_min"].to_numpy(float), rows[f"{metric}_max"].to_numpy(float) - mean]
+        axes.bar(at, mean, width * 0.92, yerr=spread, capsize=2, label=combo, color=_COLORS[i % len(_COLORS)])
+    lowest = float(np.nanmin(leaderboard[f"{metric}_min"].to_numpy(float)))
+    axes.set_ylim(max(0.0, np.floor(lowest * 20 - 1) / 20), 1)
+    axes.set_xticks(range(len(models)), models)
+    axes.set_ylabel(label)
+    _legend_outside(figure, axes)
+    return figure
+
+
+def plot_history(history: pd.DataFrame, title: str) -> Figure:
+    """Plot loss and AUC by epoch, for training and validation.
+
+    Args:
+        history: with `epoch`, `loss`, `val_loss`, `auc`, `val_auc`.
+        title: names the run.
+    """
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "auc"), strict=True):
+        axes.plot(history["epoch"], history[metric], marker=".", label="train", color=_COLORS[0])
+        axes.plot(history["epoch"], history[f"val_{metric}"], marker=".", label="validation", color=_COLORS[1])
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.legend(frameon=False)
+        _clean(axes)
+    return figure
+
+
+def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11)
+    _clean(axes)
+    return figure, axes
+
+
+def _clean(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _legend_outside(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+

@@ -1,0 +1,174 @@
+"""Scores of stored predictions, by their scikit-learn names where those exist.
+
+A quantity that the data leave undefined (precision where nothing is predicted positive, AUC where one class
+is missing) is None, never a guess.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    matthews_corrcoef,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from pneumo.base.config import Threshold, ThresholdMethod
+from pneumo.base.errors import PneumoError
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Scorecard = dict[str, float | None]
+
+
+def choose_threshold(y_true: IntArray, y_score: FloatArray, threshold: Threshold) -> float:
+    """Choose a decision threshold on validation data.
+
+    Among the observed scores: `youden` takes the highest that maximises sensitivity + specificity (Youden
+    1950), `sensitivity` the highest that reaches the given sensitivity.
+
+    Args:
+        y_true: int array of shape (n,), 1 is positive.
+        y_score: float array of shape (n,), probabilities in [0, 1].
+        threshold: the method and its parameter.
+
+    Returns:
+        Threshold t, rounded down to 6 digits; predictions are y_score >= t.
+
+    Raises:
+        PneumoError: y_true holds one class only.
+    """
+    if len(np.unique(y_true)) < 2:
+        raise PneumoError("Expected both classes in the validation set. Received: one")
+    false_positive_rate, sensitivity, candidates = roc_curve(y_true, y_score, drop_intermediate=False)
+    if threshold.method is ThresholdMethod.youden:
+        best = int(np.argmax(sensitivity - false_positive_rate))
+    else:
+        best = int(np.argmax(sensitivity >= threshold.sensitivity))
+    return math.floor(min(candidates[best], 1.0) * 1e6) / 1e6
+
+
+def score_binary(y_true: IntArray, y_score: FloatArray) -> Scorecard:
+    """Return the metrics of two classes that need no threshold.
+
+    Args:
+        y_true: int array of shape (n,), 1 is positive.
+        y_score: float array of shape (n,), probabilities in [0, 1].
+    """
+    both = len(np.unique(y_true)) == 2
+    return {
+        "roc_auc": float(roc_auc_score(y_true, y_score)) if both else None,
+        "average_precision": float(average_precision_score(y_true, y_score)) if both else None,
+        "brier_score": float(brier_score_loss(y_true, y_score, labels=[0, 1])),
+        "log_loss": float(log_loss(y_true, y_score, labels=[0, 1])),
+    }
+
+
+def score_decisions(y_true: IntArray, y_pred: IntArray) -> Scorecard:
+    """Return the metrics of yes-or-no decisions.
+
+    Args:
+        y_true: int array of shape (n,), 1 is positive.
+        y_pred: int array of shape (n,), likewise.
+    """
+    tn, fp, fn, tp = confusion_matrix(y_true, y_pred, labels=[0, 1]).ravel().tolist()
+    sensitivity = _divide(tp, tp + fn)
+    specificity = _divide(tn, tn + fp)
+    return {
+        "accuracy": _divide(tp + tn, len(y_true)),
+        "balanced_accuracy": _mean([sensitivity, specificity]),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": _divide(tp, tp + fp),
+        "npv": _divide(tn, tn + fn),
+        "f1": _divide(2 * tp, 2 * tp + fp + fn),
+        "mcc": float(matthews_corrcoef(y_true, y_pred)) if len(y_true) else None,
+    }
+
+
+def score_classes(y_true: IntArray, probabilities: FloatArray, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the metrics of more than two classes, over all and per class; the class of most probability wins.
+
+    Args:
+        y_true: int array of shape (n,), class numbers.
+        probabilities: float array of shape (n, n_classes), rows sum to 1.
+        classes: names, in the order of class numbers.
+
+    Returns:
+        Macro averages, and `per_class` with each class against the rest.
+    """
+    y_pred = probabilities.argmax(axis=1)
+    per_class = {}
+    for number, name in enumerate(classes):
+        is_class = (y_true == number).astype(np.int64)
+        per_class[name] = score_binary(is_class, probabilities[:, number]) | score_decisions(
+            is_class, (y_pred == number).astype(np.int64)
+        )
+
+    def macro(metric: str) -> float | None:
+        return _mean([scores[metric] for scores in per_class.values()])
+
+    return {
+        "roc_auc": macro("roc_auc"),
+        "average_precision": macro("average_precision"),
+        "brier_score": float(np.mean(np.sum((probabilities - np.eye(len(classes))[y_true]) ** 2, axis=1))),
+        "log_loss": float(log_loss(y_true, probabilities, labels=range(len(classes)))),
+        "accuracy": float(np.mean(y_pred == y_true)),
+        "balanced_accuracy": macro("sensitivity"),
+        "sensitivity": macro("sensitivity"),
+        "specificity": macro("specificity"),
+        "precision": macro("precision"),
+        "npv": macro("npv"),
+        "f1": macro("f1"),
+        "mcc": float(matthews_corrcoef(y_true, y_pred)),
+        "per_class": per_class,
+    }
+
+
+def tabulate_confusion(y_true: IntArray, y_pred: IntArray, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return one row an image with the columns `actual` and `predicted`, as DVC's confusion plot takes it."""
+    names = np.array(classes, dtype=object)
+    return pd.DataFrame({"actual": names[y_true], "predicted": names[y_pred]})
+
+
+def count_confusion(decisions: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return the confusion matrix of `tabulate_confusion`'s rows: counts, rows actual, columns predicted."""
+    counts = pd.crosstab(decisions["actual"], decisions["predicted"])
+    return counts.reindex(index=classes, columns=classes, fill_value=0)
+
+
+def tabulate_roc(y_true: IntArray, y_score: FloatArray) -> pd.DataFrame:
+    """Return the ROC curve: false_positive_rate, sensitivity, threshold (inf becomes empty)."""
+    false_positive_rate, sensitivity, thresholds = roc_curve(y_true, y_score)
+    return pd.DataFrame(
+        {
+            "false_positive_rate": false_positive_rate,
+            "sensitivity": sensitivity,
+            "threshold": np.where(np.isinf(thresholds), np.nan, thresholds),
+        }
+    )
+
+
+def tabulate_precision_recall(y_true: IntArray, y_score: FloatArray) -> pd.DataFrame:
+    """Return the precision-recall curve: recall, precision, threshold (the last has none)."""
+    precision, recall, thresholds = precision_recall_curve(y_true, y_score, drop_intermediate=True)
+    return pd.DataFrame(
+        {"recall": recall, "precision": precision, "threshold": np.append(thresholds, np.nan)}
+    )
+
+
+def _divide(numerator: float, denominator: float) -> float | None:
+    return numerator / denominator if denominator else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if len(defined) == len(values) else None

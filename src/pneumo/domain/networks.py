@@ -1,0 +1,190 @@
+"""Networks in plain Keras: raw uint8 images in, probabilities out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from pneumo.base.errors import PneumoError
+from pneumo.domain.recipe import (
+    BACKBONES,
+    Augmentation,
+    Network,
+    Recipe,
+    Scaling,
+    Weights,
+    find_weights,
+)
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
+IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network and its parts, which share their weights.
+
+    Attributes:
+        model: uint8 images of shape (n, height, width, 1) -> probabilities of shape (n, 1) for two classes
+            (of the second), (n, n_classes) for more.
+        backbone: the part from keras.applications, or None.
+        extractor: the same images -> pooled backbone features of shape (n, n_features), or None.
+        head: what stands on the features, features -> probabilities, or None.
+    """
+
+    model: keras.Model
+    backbone: keras.Model | None = None
+    extractor: keras.Model | None = None
+    head: keras.Model | None = None
+
+
+def build_classifier(
+    recipe: Recipe,
+    image_shape: tuple[int, int, int],
+    n_classes: int,
+    seed: int,
+    weights_dir: Path | None,
+) -> Classifier:
+    """Build a network with its first weights; the same seed gives the same weights.
+
+    Args:
+        recipe: its `network` and `augmentation` are used.
+        image_shape: (height, width, 1) of the preprocessed images.
+        n_classes: 2 or more.
+        seed: of weights, dropout and augmentation; it becomes Keras's global seed.
+        weights_dir: folder with ImageNet weights, or None to let Keras download them.
+
+    Raises:
+        PneumoError: ImageNet weights are called for and cannot be had.
+    """
+    keras.utils.set_random_seed(seed)
+    network = recipe.network
+    inputs = keras.Input(image_shape, dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1.0, name="to_float")(inputs)
+    if image_shape[0] != network.input_size_px:
+        x = keras.layers.Resizing(network.input_size_px, network.input_size_px, antialias=True)(x)
+    for layer in build_augmentation(recipe.augmentation, seed):
+        x = layer(x)
+    if not network.has_backbone:
+        x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
+        body = _add_convolutions(x, network.filters)
+        return Classifier(keras.Model(inputs, _add_output(body, network, n_classes)))
+    x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
+    x = build_scaling(BACKBONES[network.name].scaling)(x)
+    backbone = build_backbone(network, weights_dir)
+    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(x))
+    head_inputs = keras.Input(features.shape[1:])
+    head = keras.Model(head_inputs, _add_output(head_inputs, network, n_classes), name="head")
+    return Classifier(
+        keras.Model(inputs, head(features)), backbone, keras.Model(inputs, features), head
+    )
+
+
+def build_augmentation(augmentation: Augmentation, seed: int) -> list[keras.Layer]:
+    """Build the layers that vary images in training and leave them alone in prediction.
+
+    Args:
+        augmentation: what is 0 or false adds no layer.
+        seed: of the random draws.
+
+    Returns:
+        Layers, each from and to float images of shape (n, height, width, 1), values 0 to 255.
+    """
+    a = augmentation
+    layers = keras.layers
+    fill: dict[str, Any] = {"fill_mode": "constant", "seed": seed}
+    built = []
+    if a.flip:
+        built.append(layers.RandomFlip("horizontal", seed=seed))
+    if a.rotation_degrees:
+        built.append(layers.RandomRotation(a.rotation_degrees / 360, **fill))
+    if a.shift_fraction:
+        built.append(layers.RandomTranslation(a.shift_fraction, a.shift_fraction, **fill))
+    if a.zoom_fraction:
+        built.append(layers.RandomZoom(a.zoom_fraction, a.zoom_fraction, **fill))
+    if a.brightness_fraction:
+        built.append(layers.RandomBrightness(a.brightness_fraction, seed=seed))
+    if a.contrast_fraction:
+        built.append(layers.RandomContrast(a.contrast_fraction, seed=seed))
+    return built
+
+
+def build_scaling(scaling: Scaling) -> keras.Layer:
+    """Build the layer that does what a backbone's preprocess_input does.
+
+    Returns:
+        Layer from and to float images of shape (n, height, width, 3), values 0 to 255 before.
+    """
+    if scaling is Scaling.TO_UNIT_RANGE:
+        return keras.layers.Rescaling(1 / 127.5, offset=-1)
+    scale = 1 / (255 * IMAGENET_STD)
+    return keras.layers.Rescaling(scale.tolist(), offset=(-IMAGENET_MEAN / IMAGENET_STD).tolist())
+
+
+def build_backbone(network: Network, weights_dir: Path | None) -> keras.Model:
+    """Build a network of keras.applications without its top.
+
+    Args:
+        network: names the backbone, its input size and what it starts from.
+        weights_dir: see `find_weights`; None lets Keras download ImageNet weights.
+
+    Raises:
+        PneumoError: the weights are not in the folder, or cannot be downloaded.
+    """
+    spec = BACKBONES[network.name]
+    build = getattr(keras.applications, spec.builder)
+    shape = (network.input_size_px, network.input_size_px, 3)
+    arguments = {"include_top": False, "input_shape": shape, "name": network.name, **spec.arguments}
+    if network.weights is Weights.random:
+        return build(weights=None, **arguments)
+    if weights_dir is not None:
+        backbone = build(weights=None, **arguments)
+        backbone.load_weights(find_weights(network.name, weights_dir))
+        return backbone
+    try:
+        return build(weights="imagenet", **arguments)
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise PneumoError(
+            f"The ImageNet weights of {network.name} could not be downloaded: {error}. Connect to the "
+            "network, or set weights_dir in params.yaml to a folder that holds "
+            f"{network.name}_imagenet_notop.weights.h5."
+        ) from error
+
+
+def set_trainable(classifier: Classifier, trainable: str, freeze_batch_norm: bool) -> None:
+    """Choose what the next compile trains; the head always is.
+
+    Args:
+        classifier: its backbone's layers are changed; nothing happens where it has none.
+        trainable: `all`, `head` or `last_<n>`.
+        freeze_batch_norm: batch normalisation keeps its statistics and weights.
+    """
+    if classifier.backbone is None:
+        return
+    layers = classifier.backbone.layers
+    n_trained = {"all": len(layers), "head": 0}.get(trainable)
+    if n_trained is None:
+        n_trained = int(trainable.removeprefix("last_"))
+    classifier.backbone.trainable = True
+    for i, layer in enumerate(layers):
+        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = i >= len(layers) - n_trained and not (freeze_batch_norm and is_batch_norm)
+
+
+def _add_convolutions(x: Any, filters: list[int]) -> Any:
+    for n_filters in filters:
+        x = keras.layers.Conv2D(n_filters, 3, padding="same", activation="relu")(x)
+        x = keras.layers.MaxPooling2D()(x)
+    return keras.layers.Flatten()(x)
+
+
+def _add_output(x: Any, network: Network, n_classes: int) -> Any:
+    for n_units in network.units:
+        x = keras.layers.Dense(n_units, activation="relu")(x)
+    if network.dropout:
+        x = keras.layers.Dropout(network.dropout)(x)
+    if n_classes == 2:
+        return keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
+    return keras.layers.Dense(n_classes, activation="softmax", name="probability")(x)

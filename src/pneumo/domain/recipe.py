@@ -1,0 +1,235 @@
+"""What a file of conf/model/ may say: a network, how images are varied, and the phases of training."""
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from pneumo.base.config import expect
+from pneumo.base.errors import PneumoError
+
+SCRATCH_NETWORKS = ("dense", "cnn")
+
+
+class Scaling(Enum):
+    """How a backbone's ImageNet weights expect RGB values of 0 to 255 to be scaled."""
+
+    TO_UNIT_RANGE = "to [-1, 1]"
+    BY_IMAGENET_STATISTICS = "to [0, 1], then by ImageNet's mean and standard deviation"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of keras.applications, without its top.
+
+    Attributes:
+        builder: name of the function in keras.applications.
+        scaling: what its preprocess_input does.
+        arguments: for the builder.
+    """
+
+    builder: str
+    scaling: Scaling
+    arguments: dict[str, float] = field(default_factory=dict)
+
+
+BACKBONES = {
+    "densenet121": Backbone("DenseNet121", Scaling.BY_IMAGENET_STATISTICS),
+    "mobilenet075": Backbone("MobileNet", Scaling.TO_UNIT_RANGE, {"alpha": 0.75}),
+}
+
+
+class Weights(Enum):
+    """What a backbone starts from."""
+
+    imagenet = "imagenet"
+    random = "random"
+
+
+class Optimizer(Enum):
+    """A Keras optimizer."""
+
+    adam = "adam"
+    adamw = "adamw"
+    sgd = "sgd"
+
+
+class Schedule(Enum):
+    """The learning rate over a phase: as it is, or falling to 0 along a cosine."""
+
+    constant = "constant"
+    cosine = "cosine"
+
+
+class Monitor(Enum):
+    """The validation metric whose best epoch is kept."""
+
+    val_loss = "val_loss"
+    val_auc = "val_auc"
+    val_accuracy = "val_accuracy"
+
+    @property
+    def mode(self) -> str:
+        """Which direction is better, in Keras's words."""
+        return "min" if self is Monitor.val_loss else "max"
+
+
+@dataclass
+class Network:
+    """The layers.
+
+    Attributes:
+        name: `dense`, `cnn`, or one of BACKBONES.
+        input_size_px: height and width the network works at; images of another size are resized in the model.
+        filters: `cnn` only: filters of each 3 x 3 convolution, each followed by 2 x 2 max-pooling.
+        units: width of each hidden dense layer before the output.
+        dropout: rate before the output layer, in [0, 1).
+        weights: what a backbone starts from.
+    """
+
+    name: str
+    input_size_px: int
+    filters: list[int] = field(default_factory=list)
+    units: list[int] = field(default_factory=list)
+    dropout: float = 0.0
+    weights: Weights = Weights.imagenet
+
+    def __post_init__(self) -> None:
+        names = (*SCRATCH_NETWORKS, *BACKBONES)
+        expect(self.name in names, "network.name", f"one of {', '.join(names)}", self.name)
+        expect(self.input_size_px >= 16, "network.input_size_px", "16 or more", self.input_size_px)
+        expect(all(n > 0 for n in self.filters), "network.filters", "numbers above 0", self.filters)
+        expect((self.name == "cnn") == bool(self.filters), "network.filters", "some for cnn only", self.filters)
+        expect(all(n > 0 for n in self.units), "network.units", "numbers above 0", self.units)
+        expect(0 <= self.dropout < 1, "network.dropout", "a rate in [0, 1)", self.dropout)
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether the network is a head on a network of keras.applications."""
+        return self.name in BACKBONES
+
+
+@dataclass
+class Augmentation:
+    """How training images are varied at random, each image anew in every epoch.
+
+    Attributes:
+        flip: mirror left and right in half of the cases.
+        rotation_degrees: greatest angle, either way.
+        shift_fraction: greatest shift along each axis, as a fraction of the side.
+        zoom_fraction: greatest zoom, drawn for height and width apart, so that the aspect ratio varies too.
+        brightness_fraction: greatest shift of grey values, as a fraction of 255.
+        contrast_fraction: greatest change of contrast about the image's mean.
+    """
+
+    flip: bool = False
+    rotation_degrees: float = 0.0
+    shift_fraction: float = 0.0
+    zoom_fraction: float = 0.0
+    brightness_fraction: float = 0.0
+    contrast_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        expect(
+            0 <= self.rotation_degrees <= 180,
+            "augmentation.rotation_degrees",
+            "0 to 180",
+            self.rotation_degrees,
+        )
+        for name in ("shift_fraction", "zoom_fraction", "brightness_fraction", "contrast_fraction"):
+            value = getattr(self, name)
+            expect(0 <= value < 1, f"augmentation.{name}", "a fraction in [0, 1)", value)
+
+
+@dataclass
+class Phase:
+    """One call of fit.
+
+    Attributes:
+        epochs: at most this many passes over the training images.
+        learning_rate: where the schedule begins.
+        trainable: `all`, `head` (what stands on the backbone), or `last_<n>` (also the backbone's last n layers).
+        augment: vary the training images. A `head` phase that does not is trained on cached features.
+        optimizer: which.
+        weight_decay: of adamw.
+        schedule: of the learning rate.
+        freeze_batch_norm: batch normalisation of the backbone keeps its statistics and weights.
+        patience: stop after this many epochs without a better monitored metric; null runs all epochs.
+    """
+
+    epochs: int
+    learning_rate: float
+    trainable: str = "all"
+    augment: bool = False
+    optimizer: Optimizer = Optimizer.adam
+    weight_decay: float = 0.0
+    schedule: Schedule = Schedule.constant
+    freeze_batch_norm: bool = True
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.epochs >= 1, "epochs", "1 or more", self.epochs)
+        expect(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        expect(
+            re.fullmatch(r"all|head|last_[1-9]\d*", self.trainable) is not None,
+            "trainable",
+            "all, head or last_<n>",
+            self.trainable,
+        )
+        expect(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        expect(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether the backbone gives the same features in every epoch, so that once is enough."""
+        return self.trainable == "head" and not self.augment
+
+
+@dataclass
+class Recipe:
+    """A model and how it is trained: one file of conf/model/.
+
+    Attributes:
+        network: the layers.
+        batch_size: images a step.
+        balance_classes: weight images so that each class counts the same in the loss.
+        label_smoothing: in [0, 1).
+        monitor: after each phase the weights of its best epoch by this metric are kept.
+        phases: name -> phase, in order.
+        augmentation: used by the phases that say `augment: true`.
+    """
+
+    network: Network
+    batch_size: int
+    balance_classes: bool
+    monitor: Monitor
+    phases: dict[str, Phase]
+    label_smoothing: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        expect(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
+        expect(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)", self.label_smoothing)
+        expect(len(self.phases) > 0, "phases", "at least one", self.phases)
+        for name, phase in self.phases.items():
+            expect(
+                self.network.has_backbone or phase.trainable == "all",
+                f"phases.{name}.trainable",
+                f"all, as {self.network.name} has no backbone",
+                phase.trainable,
+            )
+
+
+def find_weights(name: str, weights_dir: Path) -> Path:
+    """Return the file of a backbone's ImageNet weights, `<name>_imagenet_notop.weights.h5`.
+
+    Raises:
+        PneumoError: the folder does not hold it.
+    """
+    path = weights_dir / f"{name}_imagenet_notop.weights.h5"
+    if not path.is_file():
+        raise PneumoError(
+            f"weights_dir: Expected {path}. Received: no such file. Put the weights there, or set "
+            "weights_dir to null to let Keras download them."
+        )
+    return path

@@ -1,0 +1,174 @@
+"""Training, phase by phase, and the probabilities that come out of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pneumo.domain.batches import ImageBatches
+from pneumo.domain.networks import Classifier, set_trainable
+from pneumo.domain.recipe import Optimizer, Phase, Recipe, Schedule
+
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is learned from and what it is watched on.
+
+    Attributes:
+        images: uint8 array of shape (n_all, height, width, 1).
+        train_rows: int array of shape (n_train,), rows of `images`.
+        train_classes: int array of shape (n_train,), class numbers.
+        val_rows: int array of shape (n_val,).
+        val_classes: int array of shape (n_val,).
+        n_classes: 2 or more.
+    """
+
+    images: npt.NDArray[np.uint8]
+    train_rows: npt.NDArray[np.int64]
+    train_classes: npt.NDArray[np.int64]
+    val_rows: npt.NDArray[np.int64]
+    val_classes: npt.NDArray[np.int64]
+    n_classes: int
+
+
+def fit_classifier(
+    classifier: Classifier,
+    recipe: Recipe,
+    data: TrainingData,
+    seed: int,
+    load_features: Callable[[], Features],
+) -> pd.DataFrame:
+    """Train a classifier through the phases of its recipe; each phase leaves its best epoch's weights.
+
+    Args:
+        classifier: its weights are changed.
+        recipe: phases, batch size, loss.
+        data: training and validation images.
+        seed: of the order of the images.
+        load_features: gives the backbone's features, shape (n_all, n_features); called only by phases that
+            train on features.
+
+    Returns:
+        The history: phase, epoch (from 1, through all phases), and Keras's metrics, one row an epoch.
+    """
+    histories = []
+    for name, phase in recipe.phases.items():
+        set_trainable(classifier, phase.trainable, phase.freeze_batch_norm)
+        if phase.uses_features:
+            assert classifier.head is not None  # noqa: S101, a recipe checks that it has a backbone
+            history = _fit(classifier.head, recipe, phase, data, load_features(), seed)
+        else:
+            history = _fit(classifier.model, recipe, phase, data, data.images, seed)
+        histories.append(pd.DataFrame(history).assign(phase=name))
+    whole = pd.concat(histories, ignore_index=True)
+    whole.insert(0, "epoch", range(1, len(whole) + 1))
+    whole.insert(0, "phase", whole.pop("phase"))
+    return whole
+
+
+def predict_probabilities(
+    model: keras.Model, inputs: npt.NDArray[Any], rows: npt.NDArray[np.int64], batch_size: int = 32
+) -> npt.NDArray[np.float32]:
+    """Predict the probability of every class.
+
+    Args:
+        model: a whole classifier for images, its head for features.
+        inputs: images or features of all rows.
+        rows: int array of shape (n,), the rows to predict.
+        batch_size: inputs a step.
+
+    Returns:
+        float32 array of shape (n, n_classes); for two classes the model's one output and what it leaves.
+    """
+    outputs = model.predict(ImageBatches(inputs, rows, batch_size=batch_size), verbose=0)
+    if outputs.shape[1] == 1:
+        return np.hstack([1 - outputs, outputs])
+    return outputs
+
+
+def balanced_weights(classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return a weight for each of n images, such that classes weigh the same in sum and the mean is 1."""
+    counts = np.bincount(classes)
+    n_present = np.count_nonzero(counts)
+    return (len(classes) / (n_present * counts[classes])).astype(np.float32)
+
+
+def encode_targets(classes: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
+    """Encode class numbers as a model's outputs: shape (n, 1) for two classes, one-hot for more."""
+    if n_classes == 2:
+        return classes[:, None].astype(np.float32)
+    return np.eye(n_classes, dtype=np.float32)[classes]
+
+
+def _fit(
+    model: keras.Model,
+    recipe: Recipe,
+    phase: Phase,
+    data: TrainingData,
+    inputs: npt.NDArray[Any],
+    seed: int,
+) -> dict[str, list[float]]:
+    weights = balanced_weights(data.train_classes) if recipe.balance_classes else None
+    train = ImageBatches(
+        inputs,
+        data.train_rows,
+        encode_targets(data.train_classes, data.n_classes),
+        weights,
+        batch_size=recipe.batch_size,
+        shuffle_seed=seed,
+    )
+    val = ImageBatches(
+        inputs,
+        data.val_rows,
+        encode_targets(data.val_classes, data.n_classes),
+        batch_size=recipe.batch_size,
+    )
+    model.compile(
+        optimizer=build_optimizer(phase, n_steps=phase.epochs * len(train)),
+        loss=_build_loss(data.n_classes, recipe.label_smoothing),
+        metrics=_build_metrics(data.n_classes),
+        # XLA compiles for longer than a run on a CPU takes; JAX cannot do without it.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    best_epoch = keras.callbacks.EarlyStopping(
+        monitor=recipe.monitor.value,
+        mode=recipe.monitor.mode,
+        patience=phase.patience or phase.epochs,
+        restore_best_weights=True,
+    )
+    return model.fit(
+        train, validation_data=val, epochs=phase.epochs, callbacks=[best_epoch], shuffle=False, verbose=2
+    ).history
+
+
+def build_optimizer(phase: Phase, n_steps: int) -> keras.Optimizer:
+    """Build a phase's optimizer with its learning-rate schedule over `n_steps` steps."""
+    rate: Any = phase.learning_rate
+    if phase.schedule is Schedule.cosine:
+        rate = keras.optimizers.schedules.CosineDecay(phase.learning_rate, n_steps)
+    if phase.optimizer is Optimizer.adamw:
+        return keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
+    if phase.optimizer is Optimizer.sgd:
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+    return keras.optimizers.Adam(rate)
+
+
+def _build_loss(n_classes: int, label_smoothing: float) -> keras.Loss:
+    if n_classes == 2:
+        return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing)
+    return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+
+
+def _build_metrics(n_classes: int) -> list[keras.Metric]:
+    if n_classes == 2:
+        return [keras.metrics.AUC(name="auc"), keras.metrics.BinaryAccuracy(name="accuracy")]
+    return [
+        keras.metrics.AUC(name="auc", multi_label=True, num_labels=n_classes),
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+    ]

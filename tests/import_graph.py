@@ -1,0 +1,40 @@
+"""Which modules of pneumo a module imports, read from the source without running it."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "pneumo"
+
+
+def module_path(name: str) -> Path | None:
+    """Return the file of a dotted module name, or None where it is no module of pneumo."""
+    path = ROOT / "src" / Path(*name.split("."))
+    if path.with_suffix(".py").is_file():
+        return path.with_suffix(".py")
+    return path / "__init__.py" if (path / "__init__.py").is_file() else None
+
+
+def imported_names(path: Path) -> set[str]:
+    """Return every dotted name that a file imports, wherever in it the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def project_modules(path: Path) -> set[Path]:
+    """Return the files of pneumo that a file imports, transitively, itself included; empty packages are not."""
+    found: set[Path] = set()
+    todo = [path]
+    while todo:
+        path = todo.pop()
+        if path in found:
+            continue
+        found.add(path)
+        paths = {module_path(name) for name in imported_names(path) if name.startswith("pneumo.")}
+        todo += [each for each in paths if each and imported_names(each) | {each.name} != {"__init__.py"}]
+    return found
