@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 from collections import Counter, defaultdict
@@ -7,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Subtype
@@ -194,3 +196,10 @@ def test_the_check_for_telling_measures_fires():
 def test_bad_settings_are_named(bad, message):
     with pytest.raises(PneumoError, match=rf"Expected .*{message}|Received: {message}"):
         phantom.Settings(**bad)
+
+
+def test_the_config_file_holds_the_defaults():
+    config = OmegaConf.load(Path(__file__).parents[1] / "conf" / "data" / "phantom.yaml")
+    assert config.pop("kind") == "phantom"
+    settings = dataclasses.asdict(phantom.Settings())
+    assert {name: config[name] for name in settings} == settings

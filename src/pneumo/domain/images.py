@@ -46,7 +46,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SMALLEST_SIDE_PX = 32
-_FEWEST_GREY_LEVELS = 16
+_NARROWEST_RANGE = 16  # what 12 bits in 16 leave, of 255
 
 _warnings_lock = threading.Lock()
 
@@ -112,7 +112,7 @@ def suspicious(pixels: np.ndarray) -> str | None:
     height, width = pixels.shape
     if min(height, width) < _SMALLEST_SIDE_PX:
         return f"small: {width} x {height} px"
-    if int(pixels.max()) - int(pixels.min()) < _FEWEST_GREY_LEVELS:
+    if int(pixels.max()) - int(pixels.min()) <= _NARROWEST_RANGE:
         return f"nearly constant: grey levels {pixels.min()} to {pixels.max()}"
     return None
 
@@ -152,8 +152,8 @@ def _is_jpeg_cut_short(data: bytes, image: Image.Image) -> bool:
     """Say whether the decoder ran out of data and filled the rest with grey without a word.
 
     It does so where the end of the file is lost but an end marker follows all the same, or was overwritten
-    with zeros. Not seen is the loss of a few bytes, within the last blocks of 8 x 8 pixels, or of whole scans
-    of a progressive file, which leaves a coarser but complete picture.
+    with zeros. Not seen is the loss of a few bytes, within the last blocks of 8 x 8 pixels, or that of later
+    scans of a progressive file, which leaves a coarser but complete picture.
 
     Args:
         data: the whole file.
@@ -164,8 +164,8 @@ def _is_jpeg_cut_short(data: bytes, image: Image.Image) -> bool:
         return True
     left, top = (image.width - 1) // 8 * 8, (image.height - 1) // 8 * 8
     last_block = np.asarray(image.crop((left, top, image.width, image.height)))
-    if not image.info.get("progressive") and not np.isin(last_block, _UNDECODED_GREY_LEVELS).all():
-        return False  # spares most files the second decoding
+    if not np.isin(last_block, _UNDECODED_GREY_LEVELS).all():
+        return False
     # A decoder that has all it needs passes over extra bytes before the end marker; a starved one eats them.
     fed = _open(data[:end].rstrip(b"\xff") + _EXTRA_SCAN_DATA + _JPEG_END)
     fed.draft("L", None)

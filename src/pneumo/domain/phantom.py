@@ -188,7 +188,7 @@ def _draw_bones(frame: Frame, rng: np.random.Generator) -> np.ndarray:
             if rib < _N_RIBS_SEEN_IN_FRONT:
                 anterior.append(frame.place(lower, side))
     tops = np.arange(-0.45, 1.6, 0.085)
-    vertebrae = [frame.place(_VERTEBRA_OUTLINE + (0, top)) for top in tops]
+    vertebrae = [frame.place(np.add(_VERTEBRA_OUTLINE, (0, top))) for top in tops]
     return rng.uniform(0.8, 1.2) * (
         0.085 * _blur(_stroke_bones(posterior, rib_px), 0.8)
         + 0.045 * _blur(_stroke_bones(anterior, 1.15 * rib_px), 1.0)

@@ -124,7 +124,7 @@ def _check_counts(settings: Settings, received: Counter[str], folder: Path) -> N
     ]
     if differences:
         raise PneumoError(
-            f"Expected {expected.total()} images in {settings.handle}, divided as in `counts` in conf/data/. "
-            f"Received: {', '.join(differences)}. If {folder} was changed, delete it and run again; if the data "
-            f"set has a new version, correct `counts`."
+            f"Expected {expected.total()} images in {settings.handle}, divided as in `counts`. "
+            f"Received: {', '.join(differences)}. If {folder} was changed, delete it and run again; "
+            f"if the data set has a new version, correct `counts` in conf/data/."
         )

@@ -32,7 +32,7 @@ class SourceFile:
 
     Attributes:
         name: path in the source, its parts divided by `/`; as hostile as the source.
-        save: writes the content to a path where nothing is yet, or raises RejectedFileError.
+        save: writes the content to a path where nothing is yet, or raises RejectedFileError before it writes.
     """
 
     name: str
@@ -88,15 +88,16 @@ def arrange(files: list[SourceFile], target: Path, origin: str) -> None:
         if place is None:
             continue
         destination = target / place
+        if destination.exists() or not placed.isdisjoint(place.parents):
+            rejected.append((file.name, "its place is taken by another file"))
+            continue
+        destination.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if destination.exists() or not placed.isdisjoint(place.parents):
-                raise RejectedFileError("its place is taken by another file")
-            destination.parent.mkdir(parents=True, exist_ok=True)
             file.save(destination)
-            placed.add(place)
         except RejectedFileError as error:
-            destination.unlink(missing_ok=True)
             rejected.append((file.name, str(error)))
+        else:
+            placed.add(place)
     if rejected:
         _write_rejected(rejected, target / REJECTED_NAME)
 
@@ -139,6 +140,9 @@ def _find_root(paths: list[PurePosixPath], origin: str) -> PurePosixPath:
         return shallowest[0]
     if shallowest:
         received = f"several such folders: {', '.join(sorted(map(str, shallowest)))}"
+    elif splits:
+        found = (f"{', '.join(sorted(names))} alone in {root}/" for root, names in sorted(splits.items()))
+        received = "; ".join(found)
     else:
         received = f"{len(paths)} files elsewhere" + (f", such as {paths[0]}" if paths else "")
     raise PneumoError(

@@ -1,6 +1,7 @@
 """The `phantom` source: synthetic chest X-rays drawn on this machine, in the layout and naming of Kaggle's.
 
-The pictures are synthetic and show no person; results on them say only that the pipeline works.
+The images show no person, and results on them say nothing about patients. Size, aspect ratio and borders do
+not hint at the label; the number of bytes does a little, because disease adds texture.
 """
 
 import functools
