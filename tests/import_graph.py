@@ -27,7 +27,7 @@ def imported_names(path: Path) -> set[str]:
 
 
 def project_modules(path: Path) -> set[Path]:
-    """Return the files of pneumo that a file imports, transitively, itself included; empty packages are not."""
+    """Return the files of pneumo that a file imports, transitively, with itself."""
     found: set[Path] = set()
     todo = [path]
     while todo:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pneumo.base.config import Params, Run, build, load_group, load_params
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.debug:
             raise
         print(
-            f"pneumo: unexpected {type(error).__name__}: {error}. Run it again with --debug for the traceback.",
+            f"pneumo: unexpected {type(error).__name__}: {error}. Add --debug for the traceback.",
             file=sys.stderr,
         )
         return 1
@@ -39,9 +40,11 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, function, text: str) -> argparse.ArgumentParser:
+    def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
+        )
         command.set_defaults(command=function)
         return command
 
@@ -128,7 +131,9 @@ def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
     params = load_params()
     print(f"data: {load_source(params.source, params.data_overrides).title}")
     for combo, steps in params.combos.items():
-        print(f"combo {combo}: {' -> '.join(step.name for step in parse_combo(combo, steps, params.image_size_px))}")
+        print(
+            f"combo {combo}: {' -> '.join(step.name for step in parse_combo(combo, steps, params.image_size_px))}"
+        )
     for model, overrides in params.models.items():
         network = build(Recipe, load_group("model", model, overrides), f"model {model}").network
         weights = "random weights"
@@ -147,7 +152,7 @@ def _select_run(params: Params, options: argparse.Namespace) -> Run:
     return Run(params.experiment, options.combo, options.model, options.seed)
 
 
-def _expect_key(name: str, value: object, known) -> None:
+def _expect_key(name: str, value: object, known: Collection[object]) -> None:
     if value not in known:
         keys = ", ".join(map(str, known))
         raise PneumoError(f"--{name}: Expected one of params.yaml's: {keys}. Received: {value}")

@@ -48,7 +48,9 @@ class Split:
     seed: int
 
     def __post_init__(self) -> None:
-        expect(0 < self.val_fraction <= 0.5, "split.val_fraction", "a fraction in (0, 0.5]", self.val_fraction)
+        expect(
+            0 < self.val_fraction <= 0.5, "split.val_fraction", "a fraction in (0, 0.5]", self.val_fraction
+        )
         expect(self.seed >= 0, "split.seed", "0 or more", self.seed)
 
 
@@ -215,9 +217,10 @@ def load_group(group: str, name: str, overrides: Mapping[str, Any] | None = None
     OmegaConf.set_struct(config, True)
     where = f"params.yaml over {folder}/{name}.yaml"
     try:
-        return OmegaConf.merge(config, dict(overrides or {}))
+        config.merge_with(dict(overrides or {}))
     except OmegaConfBaseException as error:
         raise PneumoError(f"{where}: {_first_line(error)}") from error
+    return config
 
 
 def build(schema: type[Schema], config: Mapping[str, Any] | DictConfig, where: str) -> Schema:

@@ -90,9 +90,7 @@ def average_roc(curves: list[pd.DataFrame]) -> pd.DataFrame:
         upper = curve.groupby("false_positive_rate")["sensitivity"].max()
         sensitivities.append(np.interp(_GRID, upper.index, upper))
     mean = np.mean(sensitivities, axis=0)
-    return pd.DataFrame(
-        {"false_positive_rate": np.append(0.0, _GRID), "sensitivity": np.append(0.0, mean)}
-    )
+    return pd.DataFrame({"false_positive_rate": np.append(0.0, _GRID), "sensitivity": np.append(0.0, mean)})
 
 
 def join_predictions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

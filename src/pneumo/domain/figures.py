@@ -217,7 +217,9 @@ def plot_history(history: pd.DataFrame, title: str) -> Figure:
     figure.suptitle(title, fontsize=11)
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "auc"), strict=True):
         axes.plot(history["epoch"], history[metric], marker=".", label="train", color=_COLORS[0])
-        axes.plot(history["epoch"], history[f"val_{metric}"], marker=".", label="validation", color=_COLORS[1])
+        axes.plot(
+            history["epoch"], history[f"val_{metric}"], marker=".", label="validation", color=_COLORS[1]
+        )
         axes.set(xlabel="epoch", ylabel=metric)
         axes.legend(frameon=False)
         _clean(axes)
@@ -240,4 +242,3 @@ def _clean(axes: Axes) -> None:
 def _legend_outside(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
-

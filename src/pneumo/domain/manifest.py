@@ -87,13 +87,17 @@ def scan_folder(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         if (not path.is_dir() or path.is_symlink()) and path != root / REJECTED_NAME
     )
     with ThreadPoolExecutor() as pool:
-        checked = tqdm(pool.map(lambda path: _check_file(root, path), paths), "check", len(paths), unit="file")
+        checked = tqdm(
+            pool.map(lambda path: _check_file(root, path), paths), "check", len(paths), unit="file"
+        )
         results = list(checked)
     images = pd.DataFrame(
         (result for result in results if "reason" not in result),
         columns=[*(column for column in COLUMNS if column != "split"), "parsed", "oddity"],
     )
-    quarantine = pd.DataFrame((result for result in results if "reason" in result), columns=QUARANTINE_COLUMNS)
+    quarantine = pd.DataFrame(
+        (result for result in results if "reason" in result), columns=QUARANTINE_COLUMNS
+    )
     if (root / REJECTED_NAME).is_file():
         quarantine = pd.concat([pd.read_csv(root / REJECTED_NAME), quarantine], ignore_index=True)
     return images, quarantine
@@ -153,7 +157,7 @@ def find_oddities(images: pd.DataFrame) -> pd.DataFrame:
     copies = images[images.duplicated("sha256", keep=False)]
     first = copies.groupby("sha256")["id"].transform("first")
     n_labels = copies.groupby("sha256")["label"].transform("nunique")
-    same = "same file as " + first + np.where(n_labels > 1, ", under another label", "")
+    same: pd.Series = "same file as " + first + np.where(n_labels > 1, ", under another label", "")
     copies = copies.assign(reason=same).loc[copies["id"] != first, ["id", "reason"]]
     return pd.concat([odd, copies]).sort_values(["id", "reason"], ignore_index=True)
 
@@ -165,4 +169,3 @@ def read_manifest(path: Path) -> pd.DataFrame:
         Frame with COLUMNS; row i belongs to row i of every combo's images.npy.
     """
     return pd.read_csv(path, dtype={"patient": str})
-

@@ -95,7 +95,7 @@ def score_decisions(y_true: IntArray, y_pred: IntArray) -> Scorecard:
 
 
 def score_classes(y_true: IntArray, probabilities: FloatArray, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the metrics of more than two classes, over all and per class; the class of most probability wins.
+    """Return the metrics of more than two classes; the class of most probability is the decision.
 
     Args:
         y_true: int array of shape (n,), class numbers.

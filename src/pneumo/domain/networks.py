@@ -77,9 +77,7 @@ def build_classifier(
     features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(x))
     head_inputs = keras.Input(features.shape[1:])
     head = keras.Model(head_inputs, _add_output(head_inputs, network, n_classes), name="head")
-    return Classifier(
-        keras.Model(inputs, head(features)), backbone, keras.Model(inputs, features), head
-    )
+    return Classifier(keras.Model(inputs, head(features)), backbone, keras.Model(inputs, features), head)
 
 
 def build_augmentation(augmentation: Augmentation, seed: int) -> list[keras.Layer]:

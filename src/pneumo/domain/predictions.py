@@ -88,4 +88,3 @@ def select_scores(table: pd.DataFrame, split: str) -> Scores:
         rows[columns].to_numpy(np.float64),
         rows["patient"].to_numpy(object),
     )
-

@@ -51,6 +51,4 @@ class Predictor:
         chosen = values.index(max(values))
         if self.card.threshold is not None:
             chosen = int(values[1] >= self.card.threshold)
-        return Prediction(
-            self.card.classes[chosen], dict(zip(self.card.classes, values, strict=True))
-        )
+        return Prediction(self.card.classes[chosen], dict(zip(self.card.classes, values, strict=True)))

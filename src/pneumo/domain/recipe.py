@@ -99,7 +99,9 @@ class Network:
         expect(self.name in names, "network.name", f"one of {', '.join(names)}", self.name)
         expect(self.input_size_px >= 16, "network.input_size_px", "16 or more", self.input_size_px)
         expect(all(n > 0 for n in self.filters), "network.filters", "numbers above 0", self.filters)
-        expect((self.name == "cnn") == bool(self.filters), "network.filters", "some for cnn only", self.filters)
+        expect(
+            (self.name == "cnn") == bool(self.filters), "network.filters", "some for cnn only", self.filters
+        )
         expect(all(n > 0 for n in self.units), "network.units", "numbers above 0", self.units)
         expect(0 <= self.dropout < 1, "network.dropout", "a rate in [0, 1)", self.dropout)
 
@@ -148,7 +150,7 @@ class Phase:
     Attributes:
         epochs: at most this many passes over the training images.
         learning_rate: where the schedule begins.
-        trainable: `all`, `head` (what stands on the backbone), or `last_<n>` (also the backbone's last n layers).
+        trainable: `all`, `head` (what stands on the backbone), or `last_<n>` (and its last n layers).
         augment: vary the training images. A `head` phase that does not is trained on cached features.
         optimizer: which.
         weight_decay: of adamw.

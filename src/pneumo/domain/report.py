@@ -46,5 +46,5 @@ def write_report(report: Report, path: Path) -> None:
     environment = Environment(
         loader=PackageLoader("pneumo"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["digits"] = lambda value, n=3: "–" if pd.isna(value) else f"{value:.{n}f}"
+    environment.filters["digits"] = lambda value, n=3: "-" if pd.isna(value) else f"{value:.{n}f}"
     write_text(path, environment.get_template("report.html").render(report=report))

@@ -196,7 +196,7 @@ def stretch(image: Image, *, low_percentile: float = 1.0, high_percentile: float
     return _apply_table(image, (np.arange(256) - low) * 255 / max(high - low, 1))
 
 
-def _apply_table(image: Image, values: npt.NDArray[np.float64]) -> Image:
+def _apply_table(image: Image, values: npt.NDArray[np.floating]) -> Image:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)[image]
 
 
@@ -312,7 +312,9 @@ def _parse_step(where: str, entry: Any, image_size_px: int) -> Step:
     if isinstance(entry, str):
         entry = {entry: {}}
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise PneumoError(f"{where}: Expected one step, as {{name: {{parameter: value}}}}. Received: {entry!r}")
+        raise PneumoError(
+            f"{where}: Expected one step, as {{name: {{parameter: value}}}}. Received: {entry!r}"
+        )
     [(name, parameters)] = entry.items()
     if name not in _FUNCTIONS:
         raise PneumoError(f"{where}: Expected one of {', '.join(step_names())}. Received: {name!r}")

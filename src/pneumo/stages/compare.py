@@ -140,7 +140,7 @@ def draw_figures(
     for metric, label in (("roc_auc", "ROC AUC"), ("accuracy", "accuracy")):
         figure = figures.plot_metric_bars(ordered, metric, label, f"{title}: test {label}")
         figures.save_figure(figure, folder / f"{metric}.png")
-        bars.append((f"figures/{metric}.png", f"{label}: mean over seeds, lines from the least to the greatest"))
+        bars.append((f"figures/{metric}.png", f"{label}: mean over seeds, with the least and the greatest"))
     rocs, confusions = [], []
     for model in params.models:
         heading = f"{title}\n{model}, test"
@@ -164,7 +164,10 @@ def draw_figures(
         "What the data look like": [
             ("data/samples.png", "Training images as they come"),
             ("data/class_counts.png", "Images by split and subtype"),
-            ("data/image_sizes.png", "Sizes and aspect ratios by class: where they differ, a model can cheat"),
+            (
+                "data/image_sizes.png",
+                "Sizes and aspect ratios by class: where they differ, models can cheat",
+            ),
         ],
     }
 

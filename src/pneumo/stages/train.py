@@ -26,7 +26,7 @@ from pneumo.domain.predictions import (  # noqa: E402
     write_predictions,
 )
 from pneumo.domain.recipe import Recipe  # noqa: E402
-from pneumo.domain.training import TrainingData, fit_classifier, predict_probabilities  # noqa: E402
+from pneumo.domain.training import Features, TrainingData, fit_classifier, predict_probabilities  # noqa: E402
 from pneumo.domain.transforms import parse_combo  # noqa: E402
 
 
@@ -50,7 +50,7 @@ def run(params: Params, run: Run) -> None:
     weights_dir = Path(params.weights_dir) if params.weights_dir else None
     classifier = build_classifier(recipe, images.shape[1:], len(classes), run.seed, weights_dir)
 
-    def load_features():
+    def load_features() -> Features:
         return load_or_extract_features(classifier.extractor, images_file, FEATURE_CACHE_DIR)
 
     history = fit_classifier(classifier, recipe, data, run.seed, load_features)
