@@ -25,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.debug:
             raise
         print(
-            f"pneumo: unexpected {type(error).__name__}: {error}. Add --debug for the traceback.",
+            f"pneumo: unexpected {type(error).__name__}: {' '.join(str(error).split())}. "
+            "Add --debug for the traceback.",
             file=sys.stderr,
         )
         return 1
@@ -131,9 +132,8 @@ def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
     params = load_params()
     print(f"data: {load_source(params.source, params.data_overrides).title}")
     for combo, steps in params.combos.items():
-        print(
-            f"combo {combo}: {' -> '.join(step.name for step in parse_combo(combo, steps, params.image_size_px))}"
-        )
+        names = [step.name for step in parse_combo(combo, steps, params.image_size_px)]
+        print(f"combo {combo}: {' -> '.join(names)}")
     for model, overrides in params.models.items():
         network = build(Recipe, load_group("model", model, overrides), f"model {model}").network
         weights = "random weights"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -107,6 +108,13 @@ class Params:
             expect(len(names) > 0, key, "at least one", names)
             for name in names:
                 expect_name(key, name)
+        for name, overrides in self.models.items():
+            expect(
+                overrides is None or isinstance(overrides, dict),
+                f"models.{name}",
+                "what to override in its recipe, or {}",
+                overrides,
+            )
         expect(
             len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds) and min(self.seeds) >= 0,
             "seeds",
@@ -187,13 +195,15 @@ def load_params(path: Path = PARAMS_PATH) -> Params:
         raise PneumoError(f"Expected {path} in the current folder. Run pneumo from the project's root.")
     try:
         content = OmegaConf.load(path)
-    except YAMLError as error:
-        raise PneumoError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (YAMLError, UnicodeError) as error:
+        raise PneumoError(f"{path}: not valid YAML: {_one_line(error)}") from error
     if not isinstance(content, DictConfig):
         raise PneumoError(f"{path}: Expected a mapping of keys to values.")
     missing = [field.name for field in fields(Params) if field.name not in content]
     if missing:
         raise PneumoError(f"{path}: missing {', '.join(missing)}. Compare conf/experiment/demo.yaml.")
+    for key in ("data", "combos", "models"):  # of a list here, OmegaConf would not say the key
+        expect(not isinstance(content[key], ListConfig), f"{path}: {key}", "{name: ...}", content[key])
     return build(Params, content, str(path))
 
 
@@ -206,14 +216,17 @@ def load_group(group: str, name: str, overrides: Mapping[str, Any] | None = None
         overrides: keys that the file has already, with other values.
 
     Raises:
-        PneumoError: there is no such file, or an override names a key that the file does not have.
+        PneumoError: there is no such file, it is no YAML, or an override names a key that it does not have.
     """
     folder = CONF_PATH / group
     if not (folder / f"{name}.yaml").is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise PneumoError(f"Expected one of the files in {folder}/: {known}. Received: {name}")
-    with initialize_config_dir(str(CONF_PATH.absolute()), version_base=None):
-        config = compose("config", overrides=[f"{group}={name}"])[group]
+    try:
+        with initialize_config_dir(str(CONF_PATH.absolute()), version_base=None):
+            config = compose("config", overrides=[f"{group}={name}"])[group]
+    except (YAMLError, UnicodeError, HydraException) as error:
+        raise PneumoError(f"{folder}/{name}.yaml: cannot be read: {_one_line(error)}") from error
     OmegaConf.set_struct(config, True)
     where = f"params.yaml over {folder}/{name}.yaml"
     try:
@@ -241,6 +254,10 @@ def build(schema: type[Schema], config: Mapping[str, Any] | DictConfig, where: s
         raise PneumoError(f"{where}: {error}") from error
     except OmegaConfBaseException as error:
         raise PneumoError(f"{where}: {_first_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _first_line(error: OmegaConfBaseException) -> str:

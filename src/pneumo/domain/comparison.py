@@ -52,17 +52,16 @@ def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a combo and model: `n_seeds`, `val_roc_auc`, and for each of METRICS its mean on the test set,
-        with the least and the greatest over seeds in `<metric>_min` and `<metric>_max`.
+        with the least and the greatest over seeds in `<metric>_min` and `<metric>_max`. Seeds for which a
+        metric is not defined are left out of it.
     """
     groups = runs.groupby(["combo", "model"], sort=False)
     table = groups.agg(n_seeds=("seed", "size"), val_roc_auc=("val_roc_auc", "mean"))
     for metric in METRICS:
         values = groups[metric].agg(["mean", "min", "max"])
-        table[metric], table[f"{metric}_min"], table[f"{metric}_max"] = (
-            values["mean"],
-            values["min"],
-            values["max"],
-        )
+        # Rounding can carry the mean of equal values past them, which error bars do not forgive.
+        table[metric] = values["mean"].clip(values["min"], values["max"])
+        table[f"{metric}_min"], table[f"{metric}_max"] = values["min"], values["max"]
     return table.reset_index().sort_values("val_roc_auc", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -79,17 +78,15 @@ def average_roc(curves: list[pd.DataFrame]) -> pd.DataFrame:
     """Average ROC curves vertically: mean sensitivity at equally spaced false-positive rates.
 
     Args:
-        curves: frames with `false_positive_rate` (rising) and `sensitivity`.
+        curves: frames with `false_positive_rate` and `sensitivity`, neither falling. Where a curve rises
+            straight up, its highest point counts.
 
     Returns:
         Frame with the same two columns and 201 rows; it begins at (0, 0).
     """
-    sensitivities = []
-    for curve in curves:
-        # The highest point where the curve rises straight up.
-        upper = curve.groupby("false_positive_rate")["sensitivity"].max()
-        sensitivities.append(np.interp(_GRID, upper.index, upper))
-    mean = np.mean(sensitivities, axis=0)
+    mean = np.mean(
+        [np.interp(_GRID, curve["false_positive_rate"], curve["sensitivity"]) for curve in curves], axis=0
+    )
     return pd.DataFrame({"false_positive_rate": np.append(0.0, _GRID), "sensitivity": np.append(0.0, mean)})
 
 

@@ -90,7 +90,7 @@ def score_decisions(y_true: IntArray, y_pred: IntArray) -> Scorecard:
         "precision": _divide(tp, tp + fp),
         "npv": _divide(tn, tn + fn),
         "f1": _divide(2 * tp, 2 * tp + fp + fn),
-        "mcc": float(matthews_corrcoef(y_true, y_pred)) if len(y_true) else None,
+        "mcc": _correlate(y_true, y_pred),
     }
 
 
@@ -106,6 +106,8 @@ def score_classes(y_true: IntArray, probabilities: FloatArray, classes: tuple[st
         Macro averages, and `per_class` with each class against the rest.
     """
     y_pred = probabilities.argmax(axis=1)
+    # Stored digits leave sums off by some 1e-7, which log_loss warns of.
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
     per_class = {}
     for number, name in enumerate(classes):
         is_class = (y_true == number).astype(np.int64)
@@ -120,7 +122,7 @@ def score_classes(y_true: IntArray, probabilities: FloatArray, classes: tuple[st
         "roc_auc": macro("roc_auc"),
         "average_precision": macro("average_precision"),
         "brier_score": float(np.mean(np.sum((probabilities - np.eye(len(classes))[y_true]) ** 2, axis=1))),
-        "log_loss": float(log_loss(y_true, probabilities, labels=range(len(classes)))),
+        "log_loss": float(log_loss(y_true, shares, labels=range(len(classes)))),
         "accuracy": float(np.mean(y_pred == y_true)),
         "balanced_accuracy": macro("sensitivity"),
         "sensitivity": macro("sensitivity"),
@@ -128,7 +130,7 @@ def score_classes(y_true: IntArray, probabilities: FloatArray, classes: tuple[st
         "precision": macro("precision"),
         "npv": macro("npv"),
         "f1": macro("f1"),
-        "mcc": float(matthews_corrcoef(y_true, y_pred)),
+        "mcc": _correlate(y_true, y_pred),
         "per_class": per_class,
     }
 
@@ -163,6 +165,12 @@ def tabulate_precision_recall(y_true: IntArray, y_score: FloatArray) -> pd.DataF
     return pd.DataFrame(
         {"recall": recall, "precision": precision, "threshold": np.append(thresholds, np.nan)}
     )
+
+
+def _correlate(y_true: IntArray, y_pred: IntArray) -> float | None:
+    if len(np.unique(y_true)) < 2 or len(np.unique(y_pred)) < 2:
+        return None
+    return float(matthews_corrcoef(y_true, y_pred))
 
 
 def _divide(numerator: float, denominator: float) -> float | None:

@@ -64,7 +64,7 @@ def assign_split(
         official_split: str of length n: train, val or test.
         labels: str of length n: normal or pneumonia.
         subtypes: str of length n, held by val in the same shares as by train; a subtype with too few
-            patients is stratified by its label.
+            patients is counted with the commonest of its label.
         groups: int array of shape (n,); a group is never divided.
         val_fraction: share of the non-test images, in (0, 0.5]; met to the nearest 1/k for a whole k.
         seed: of the shuffle.
@@ -78,21 +78,18 @@ def assign_split(
     split = np.where(official_split == "test", "test", "train").astype("<U5")
     rest = np.flatnonzero(split == "train")
     n_folds = max(2, round(1 / val_fraction))
-    strata = subtypes.to_numpy(dtype=object)[rest]
-    for by, n_groups in _count_groups(strata, groups[rest]).items():
-        if n_groups < n_folds:
-            strata = np.where(strata == by, labels.to_numpy(dtype=object)[rest], strata)
-    for by, n_groups in _count_groups(strata, groups[rest]).items():
-        if n_groups < n_folds:
+    frame = pd.DataFrame({"label": labels, "subtype": subtypes, "group": groups}).iloc[rest]
+    strata = frame["subtype"].copy()
+    for label, rows in frame.groupby("label"):
+        if rows["group"].nunique() < n_folds:
             raise PneumoError(
-                f"Expected at least {n_folds} {by} patients in the training set, to carve validation out of "
-                f"it. Received: {n_groups}"
+                f"Expected at least {n_folds} {label} patients in the training set, to carve validation out "
+                f"of it. Received: {rows['group'].nunique()}"
             )
+        n_patients = rows.groupby("subtype")["group"].nunique()
+        rare = n_patients.index[n_patients < n_folds]
+        strata[rows.index[rows["subtype"].isin(rare)]] = n_patients.idxmax()
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     _, val = next(folds.split(rest, strata, groups[rest]))
     split[rest[val]] = "val"
     return split
-
-
-def _count_groups(strata: npt.NDArray[np.object_], groups: npt.NDArray[np.int32]) -> dict[str, int]:
-    return {str(by): len(np.unique(groups[strata == by])) for by in np.unique(strata)}

@@ -7,6 +7,7 @@ to the user before any image is read.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -205,9 +206,9 @@ def _apply_table(image: Image, values: npt.NDArray[np.floating]) -> Image:
 
 @step()
 def median(image: Image, *, size_px: int = 3) -> Image:
-    """Replace each pixel by the median of the `size_px` x `size_px` pixels around it (an odd number)."""
-    if size_px < 3 or size_px % 2 == 0:
-        raise ValueError(f"Expected an odd size_px of 3 or more. Received: {size_px}")
+    """Replace each pixel by the median of the `size_px` x `size_px` pixels around it (odd, 3 to 255)."""
+    if not 3 <= size_px <= 255 or size_px % 2 == 0:
+        raise ValueError(f"Expected an odd size_px from 3 to 255. Received: {size_px}")
     return cv2.medianBlur(image, size_px)  # type: ignore[return-value]
 
 
@@ -276,9 +277,11 @@ def parse_combo(combo: str, steps: Any, image_size_px: int) -> list[Step]:
         image_size_px: what `resize` takes where it names no size.
 
     Raises:
-        PneumoError: a step or parameter is unknown, of the wrong type or out of range; a geometric step
-            stands behind `resize`.
+        PneumoError: `steps` is something else; a step or parameter is unknown, of the wrong type or out of
+            range; a geometric step stands behind `resize`.
     """
+    if not isinstance(steps, list) and steps != {}:
+        raise PneumoError(f"combos.{combo}: Expected a list of steps, or [] for none. Received: {steps!r}")
     parsed = [_parse_step(f"combos.{combo}[{i}]", entry, image_size_px) for i, entry in enumerate(steps)]
     if "resize" not in (step.name for step in parsed):
         n_leading = next((i for i, step in enumerate(parsed) if step.name not in _GEOMETRIC), len(parsed))
@@ -360,6 +363,8 @@ def _check_type(where: str, hint: Any, value: Any) -> Any:
             return value
         raise PneumoError(f"{where}: Expected one of {', '.join(get_args(hint))}. Received: {value!r}")
     allowed = get_args(hint) or (hint,)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PneumoError(f"{where}: Expected a finite number. Received: {value}")
     if not isinstance(value, bool):
         if float in allowed and isinstance(value, int):
             return float(value)

@@ -1,0 +1,355 @@
+"""Networks, training, features and bundles, with real Keras on tiny inputs."""
+
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from pneumo.base.errors import PneumoError
+from pneumo.domain.batches import ImageBatches
+from pneumo.domain.bundle import Card, load_bundle, save_bundle
+from pneumo.domain.features import feature_key, load_or_extract_features
+from pneumo.domain.networks import build_augmentation, build_classifier, build_scaling, set_trainable
+from pneumo.domain.predictor import Predictor
+from pneumo.domain.recipe import (
+    BACKBONES,
+    Augmentation,
+    Monitor,
+    Network,
+    Optimizer,
+    Phase,
+    Recipe,
+    Scaling,
+    Schedule,
+    Weights,
+)
+from pneumo.domain.training import (
+    TrainingData,
+    balanced_weights,
+    build_optimizer,
+    encode_targets,
+    fit_classifier,
+    predict_probabilities,
+)
+from pneumo.domain.transforms import parse_combo
+
+SIZE_PX = 32
+SHAPE = (SIZE_PX, SIZE_PX, 1)
+
+
+def make_recipe(name="dense", **changes) -> Recipe:
+    network = Network(
+        name, SIZE_PX, filters=[4] if name == "cnn" else [], units=[4], dropout=0.1, weights=Weights.random
+    )
+    settings = {"batch_size": 8, "balance_classes": True, "monitor": Monitor.val_auc}
+    phases = {"fit": Phase(epochs=2, learning_rate=1e-3)}
+    return Recipe(network=network, **{**settings, "phases": phases, **changes})
+
+
+def make_images(n=24, size_px=SIZE_PX) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, size_px, size_px, 1), dtype=np.uint8)
+
+
+def make_data(images: np.ndarray, n_classes=2) -> TrainingData:
+    rows = np.arange(len(images))
+    classes = rows % n_classes
+    return TrainingData(images, rows[:-8], classes[:-8], rows[-8:], classes[-8:], n_classes)
+
+
+@pytest.mark.parametrize("name", ["dense", "cnn", *BACKBONES])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_classifier_gives_probabilities_for_raw_images_of_any_size(name, n_classes):
+    classifier = build_classifier(make_recipe(name), (48, 48, 1), n_classes, seed=0, weights_dir=None)
+    images = make_images(4, 48)
+    outputs = classifier.model.predict(images, verbose=0)
+    assert outputs.shape == (4, 1 if n_classes == 2 else 3)
+    assert outputs.min() >= 0
+    assert outputs.max() <= 1
+    probabilities = predict_probabilities(classifier.model, images, np.arange(4))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_head_on_features_is_the_whole_model(name):
+    classifier = build_classifier(make_recipe(name), SHAPE, 2, seed=0, weights_dir=None)
+    images = make_images(6)
+    features = classifier.extractor.predict(images, verbose=0)
+    whole = classifier.model.predict(images, verbose=0)
+    np.testing.assert_allclose(classifier.head.predict(features, verbose=0), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "reference"),
+    [
+        (Scaling.TO_UNIT_RANGE, keras.applications.mobilenet.preprocess_input),
+        (Scaling.BY_IMAGENET_STATISTICS, keras.applications.densenet.preprocess_input),
+    ],
+)
+def test_scaling_is_what_the_backbone_was_trained_with(scaling, reference):
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+    ours = keras.ops.convert_to_numpy(build_scaling(scaling)(images))
+    np.testing.assert_allclose(ours, reference(images.copy()), atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_first_weights_and_another_seed_others():
+    def first_weights(seed):
+        return build_classifier(make_recipe("cnn"), SHAPE, 2, seed, None).model.get_weights()
+
+    for a, b in zip(first_weights(0), first_weights(0), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first_weights(0)[0], first_weights(1)[0])
+
+
+def test_augmentation_varies_training_images_and_leaves_predictions_alone():
+    augmentation = Augmentation(True, 10, 0.1, 0.2, 0.2, 0.2)
+    layers = build_augmentation(augmentation, seed=0)
+    assert len(layers) == 6
+    model = keras.Sequential([keras.Input(SHAPE), *layers])
+    images = make_images(4).astype(np.float32)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(images, training=False)), images)
+    first = keras.ops.convert_to_numpy(model(images, training=True))
+    assert not np.array_equal(first, images)
+    assert not np.array_equal(first, keras.ops.convert_to_numpy(model(images, training=True)))
+
+
+def test_no_augmentation_adds_no_layer():
+    assert build_augmentation(Augmentation(), seed=0) == []
+
+
+@pytest.mark.parametrize(
+    ("trainable", "freeze_batch_norm", "expected"),
+    [("head", True, 0), ("all", False, None), ("last_5", False, 5), ("last_5", True, 3)],
+)
+def test_set_trainable_frees_the_last_layers(trainable, freeze_batch_norm, expected):
+    classifier = build_classifier(make_recipe("mobilenet075"), SHAPE, 2, 0, None)
+    set_trainable(classifier, trainable, freeze_batch_norm)
+    free = [layer for layer in classifier.backbone.layers if layer.trainable]
+    assert len(free) == (len(classifier.backbone.layers) if expected is None else expected)
+    assert classifier.head.trainable_weights
+    if freeze_batch_norm:
+        assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in free)
+
+
+def test_a_missing_weights_file_is_named(tmp_path):
+    recipe = make_recipe("mobilenet075")
+    recipe.network.weights = Weights.imagenet
+    with pytest.raises(PneumoError, match="mobilenet075_imagenet_notop"):
+        build_classifier(recipe, SHAPE, 2, 0, tmp_path)
+
+
+def test_without_network_the_error_says_both_ways_to_get_weights(monkeypatch):
+    def fail(*_, **__):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "MobileNet", fail)
+    recipe = make_recipe("mobilenet075")
+    recipe.network.weights = Weights.imagenet
+    with pytest.raises(PneumoError, match=r"(?s)downloaded.*weights_dir"):
+        build_classifier(recipe, SHAPE, 2, 0, None)
+
+
+def test_weights_come_from_the_folder(tmp_path):
+    source = build_classifier(make_recipe("mobilenet075"), SHAPE, 2, 7, None).backbone
+    source.save_weights(tmp_path / "mobilenet075_imagenet_notop.weights.h5")
+    recipe = make_recipe("mobilenet075")
+    recipe.network.weights = Weights.imagenet
+    loaded = build_classifier(recipe, SHAPE, 2, 0, tmp_path).backbone
+    for ours, theirs in zip(loaded.get_weights(), source.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class TestBatches:
+    def test_hold_every_image_once_with_its_target(self):
+        images = make_images(10)
+        rows = np.array([9, 3, 5, 0, 7])
+        targets = rows[:, None].astype(np.float32)
+        batches = ImageBatches(images, rows, targets, batch_size=2, shuffle_seed=1)
+        assert len(batches) == 3
+        seen = [(x, y) for x, y in (batches[i] for i in range(3))]
+        assert [len(x) for x, _ in seen] == [2, 2, 1]
+        for x, y in seen:
+            np.testing.assert_array_equal(x, images[y[:, 0].astype(int)])
+        assert sorted(np.concatenate([y[:, 0] for _, y in seen])) == sorted(rows)
+
+    def test_shuffle_anew_in_every_epoch_in_the_same_way_for_a_seed(self):
+        def orders(seed):
+            batches = ImageBatches(make_images(20), np.arange(20), batch_size=20, shuffle_seed=seed)
+            epochs = []
+            for _ in range(3):
+                epochs.append(batches[0][0][:, 0, 0, 0].tolist())
+                batches.on_epoch_end()
+            return epochs
+
+        assert orders(0) == orders(0)
+        assert orders(0) != orders(1)
+        assert orders(0)[0] != orders(0)[1]
+
+    def test_keep_the_order_without_a_seed(self):
+        images = make_images(5)
+        batches = ImageBatches(images, np.array([4, 2]), batch_size=8)
+        np.testing.assert_array_equal(batches[0][0], images[[4, 2]])
+
+
+def test_balanced_weights_make_classes_count_the_same():
+    classes = np.array([0, 1, 1, 1, 2, 2])
+    weights = balanced_weights(classes)
+    sums = [weights[classes == k].sum() for k in range(3)]
+    np.testing.assert_allclose(sums, sums[0])
+    assert weights.mean() == pytest.approx(1)
+
+
+def test_targets_are_one_column_for_two_classes_and_one_hot_for_more():
+    np.testing.assert_array_equal(encode_targets(np.array([0, 1]), 2), [[0], [1]])
+    np.testing.assert_array_equal(encode_targets(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
+
+
+def test_a_cosine_schedule_falls_from_the_learning_rate_to_zero():
+    phase = Phase(epochs=1, learning_rate=0.5, schedule=Schedule.cosine)
+    schedule = build_optimizer(phase, n_steps=10)._learning_rate
+    assert [float(schedule(step)) for step in (0, 5, 10)] == pytest.approx([0.5, 0.25, 0])
+
+
+@pytest.mark.parametrize("optimizer", Optimizer)
+def test_every_optimizer_starts_at_the_learning_rate(optimizer):
+    phase = Phase(epochs=1, learning_rate=0.5, optimizer=optimizer, weight_decay=0.1)
+    built = build_optimizer(phase, n_steps=10)
+    assert built.name == optimizer.value.lower()
+    assert float(built.learning_rate) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_training_learns_and_keeps_the_best_epoch(n_classes):
+    images = make_images(60) // 4
+    data = make_data(images, n_classes)
+    images += ((np.arange(60) % n_classes) * 80).astype(np.uint8)[:, None, None, None]
+    recipe = make_recipe(phases={"fit": Phase(epochs=12, learning_rate=3e-3)}, monitor=Monitor.val_loss)
+    classifier = build_classifier(recipe, SHAPE, n_classes, 0, None)
+    history = fit_classifier(classifier, recipe, data, 0, load_features=lambda: pytest.fail("not needed"))
+    assert list(history["epoch"]) == list(range(1, 13))
+    assert history["val_auc"].max() > 0.9
+    probabilities = predict_probabilities(classifier.model, images, data.val_rows)
+    loss = -np.log(probabilities[np.arange(8), data.val_classes]).mean()
+    assert loss == pytest.approx(history["val_loss"].min(), abs=1e-3)
+
+
+def test_early_stopping_ends_after_patience():
+    images = make_images(24)
+    recipe = make_recipe(
+        phases={"fit": Phase(epochs=50, learning_rate=1e-9, patience=2)}, monitor=Monitor.val_accuracy
+    )
+    classifier = build_classifier(recipe, SHAPE, 2, 0, None)
+    history = fit_classifier(classifier, recipe, make_data(images), 0, load_features=lambda: None)
+    assert len(history) == 3
+
+
+def test_a_head_phase_trains_the_head_alone_on_features(tmp_path):
+    images = make_images(24)
+    path = tmp_path / "images.npy"
+    np.save(path, images)
+    recipe = make_recipe(
+        "mobilenet075",
+        phases={
+            "head": Phase(epochs=2, learning_rate=1e-2, trainable="head"),
+            "finetune": Phase(epochs=1, learning_rate=1e-3, trainable="last_10", augment=True),
+        },
+        augmentation=Augmentation(flip=True),
+    )
+    classifier = build_classifier(recipe, SHAPE, 2, 0, None)
+    before = [weights.copy() for weights in classifier.backbone.get_weights()]
+    head_only = make_recipe("mobilenet075", phases={"head": recipe.phases["head"]})
+    calls = []
+
+    def load_features():
+        calls.append(1)
+        return load_or_extract_features(classifier.extractor, path, tmp_path / "cache")
+
+    fit_classifier(classifier, head_only, make_data(images), 0, load_features)
+    assert calls == [1]
+    for old, new in zip(before, classifier.backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+    history = fit_classifier(classifier, recipe, make_data(images), 0, load_features)
+    assert list(history["phase"]) == ["head", "head", "finetune"]
+    changed = [
+        not np.array_equal(old, new)
+        for old, new in zip(before, classifier.backbone.get_weights(), strict=True)
+    ]
+    assert any(changed)
+    assert not all(changed)
+
+
+class TestFeatureCache:
+    @pytest.fixture
+    def extractor(self):
+        return build_classifier(make_recipe("mobilenet075"), SHAPE, 2, 0, None).extractor
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        np.save(tmp_path / "images.npy", make_images(40))
+        return tmp_path / "images.npy"
+
+    def test_gives_the_same_from_the_cache_without_the_backbone(self, extractor, path, tmp_path, monkeypatch):
+        first = np.array(load_or_extract_features(extractor, path, tmp_path / "cache"))
+        assert first.shape == (40, extractor.output_shape[1])
+        monkeypatch.setattr(keras.Model, "predict", lambda *_, **__: pytest.fail("computed again"))
+        np.testing.assert_array_equal(load_or_extract_features(extractor, path, tmp_path / "cache"), first)
+
+    def test_key_follows_images_and_weights(self, extractor, path):
+        key = feature_key(extractor, path)
+        assert key == feature_key(extractor, path)
+        other_weights = build_classifier(make_recipe("mobilenet075"), SHAPE, 2, 1, None).extractor
+        assert feature_key(other_weights, path) != key
+        np.save(path, make_images(40)[::-1])
+        assert feature_key(extractor, path) != key
+
+
+class TestBundle:
+    card = Card(["normal", "pneumonia"], parse_combo("c", ["equalize"], SIZE_PX), 0.4, "phantoms")
+
+    def save(self, path: Path, seed=0) -> keras.Model:
+        augmentation = Augmentation(flip=True, rotation_degrees=5)
+        recipe = make_recipe("mobilenet075", augmentation=augmentation)
+        model = build_classifier(recipe, SHAPE, 2, seed, None).model
+        model.compile("adam", "binary_crossentropy")
+        save_bundle(model, self.card, path)
+        return model
+
+    def test_comes_back_with_its_card(self, tmp_path):
+        model = self.save(tmp_path / "model.keras")
+        loaded, card = load_bundle(tmp_path / "model.keras")
+        assert card == self.card
+        images = make_images(4)
+        np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+        assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+    def test_same_weights_same_bytes(self, tmp_path):
+        for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+            self.save(tmp_path / f"{name}.keras", seed)
+        a, b, c = ((tmp_path / f"{name}.keras").read_bytes() for name in "abc")
+        assert a == b
+        assert a != c
+
+    def test_something_else_is_refused(self, tmp_path):
+        (tmp_path / "model.keras").write_bytes(b"no archive")
+        with pytest.raises(PneumoError, match=r"model\.keras"):
+            load_bundle(tmp_path / "model.keras")
+        with pytest.raises(PneumoError, match=r"missing\.keras"):
+            load_bundle(tmp_path / "missing.keras")
+
+    def test_predictor_needs_the_bundle_alone(self, tmp_path):
+        model = self.save(tmp_path / "model.keras")
+        image = make_images(1, 50)[0, :, :, 0]
+        cv2.imwrite(str(tmp_path / "image.png"), image)
+        prediction = Predictor(tmp_path / "model.keras").predict(tmp_path / "image.png")
+        prepared = cv2.equalizeHist(cv2.resize(image, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA))
+        expected = float(model.predict(prepared[None, :, :, None], verbose=0)[0, 0])
+        assert prediction.probabilities["pneumonia"] == pytest.approx(expected, abs=1e-6)
+        assert prediction.label == ("pneumonia" if expected >= 0.4 else "normal")
+
+    def test_predictor_names_a_file_that_is_no_image(self, tmp_path):
+        self.save(tmp_path / "model.keras")
+        (tmp_path / "note.jpeg").write_text("not an image")
+        with pytest.raises(PneumoError, match=r"note\.jpeg"):
+            Predictor(tmp_path / "model.keras").predict(tmp_path / "note.jpeg")
