@@ -4,6 +4,8 @@ from pathlib import Path
 
 DATA_DIR = Path("data")
 FEATURE_CACHE_DIR = DATA_DIR / ".features"
+# In a source's raw folder: the files that `download` could not bring there, and why.
+REJECTED_NAME = "rejected.csv"
 
 
 def raw_dir(source: str) -> Path:

@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS, Subtype
+from pneumo.base.paths import REJECTED_NAME
 from pneumo.domain.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image, suspicious
 
 COLUMNS = (
@@ -28,8 +29,6 @@ COLUMNS = (
     "sha256",
 )
 QUARANTINE_COLUMNS = ("path", "reason")
-# Where `download` lists what it could not bring over.
-REJECTED_NAME = "rejected.csv"
 
 _KAGGLE_PNEUMONIA = re.compile(r"^(person\d+_(bacteria|virus))_\d+")
 _KAGGLE_NORMAL = re.compile(r"^((?:NORMAL2-)?IM-\d+)-\d+(?:-\d+)?")

@@ -90,7 +90,7 @@ def score_decisions(y_true: IntArray, y_pred: IntArray) -> Scorecard:
         "precision": _divide(tp, tp + fp),
         "npv": _divide(tn, tn + fn),
         "f1": _divide(2 * tp, 2 * tp + fp + fn),
-        "mcc": _correlate(y_true, y_pred),
+        "mcc": _mcc(y_true, y_pred),
     }
 
 
@@ -130,7 +130,7 @@ def score_classes(y_true: IntArray, probabilities: FloatArray, classes: tuple[st
         "precision": macro("precision"),
         "npv": macro("npv"),
         "f1": macro("f1"),
-        "mcc": _correlate(y_true, y_pred),
+        "mcc": _mcc(y_true, y_pred),
         "per_class": per_class,
     }
 
@@ -167,7 +167,7 @@ def tabulate_precision_recall(y_true: IntArray, y_score: FloatArray) -> pd.DataF
     )
 
 
-def _correlate(y_true: IntArray, y_pred: IntArray) -> float | None:
+def _mcc(y_true: IntArray, y_pred: IntArray) -> float | None:
     if len(np.unique(y_true)) < 2 or len(np.unique(y_pred)) < 2:
         return None
     return float(matthews_corrcoef(y_true, y_pred))

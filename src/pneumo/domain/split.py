@@ -88,7 +88,7 @@ def assign_split(
             )
         n_patients = rows.groupby("subtype")["group"].nunique()
         rare = n_patients.index[n_patients < n_folds]
-        strata[rows.index[rows["subtype"].isin(rare)]] = n_patients.idxmax()
+        strata.loc[rows.index[rows["subtype"].isin(rare)]] = n_patients.idxmax()
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     _, val = next(folds.split(rest, strata, groups[rest]))
     split[rest[val]] = "val"

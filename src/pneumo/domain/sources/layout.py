@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS
+from pneumo.base.paths import REJECTED_NAME
 from pneumo.domain.images import IMAGE_SUFFIXES
 
-REJECTED_NAME = "rejected.csv"
 REJECTED_COLUMNS = ("path", "reason")
 
 _LONGEST_NAME_BYTES = 255
