@@ -84,9 +84,14 @@ def test_replaced_folder_keeps_nothing_of_the_old(target):
 def test_failing_block_changes_nothing(kind, target, existed, error):
     if existed:
         write(kind, target, "old")
-    with pytest.raises(error), kind.write(target) as partial:
-        kind.fill(partial, "half")
-        raise error
+
+    def fail():
+        with kind.write(target) as partial:
+            kind.fill(partial, "half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert names_beside(target) == (["target"] if existed else [])
     if existed:
         assert kind.read(target) == "old"

@@ -128,7 +128,7 @@ def test_rows_say_what_the_file_and_its_name_say(hostile):
     ("id_", "subtype"),
     [
         ("train/PNEUMONIA/unknown_cause.jpeg", "unknown"),
-        ("train/NORMAL/no pattern in this name.jpeg", "normal"),
+        ("train/NORMAL/16bit.png", "normal"),
     ],
 )
 def test_an_image_whose_name_says_nothing_is_its_own_patient(hostile, id_, subtype):

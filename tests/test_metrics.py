@@ -1,7 +1,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pneumo.base.config import Threshold, ThresholdMethod
@@ -170,7 +169,7 @@ def try_every_threshold(y_true, y_score):
     """Return (threshold, sensitivity, specificity) for all that differ, highest first."""
     rows = []
     for threshold in [math.inf, *sorted(set(y_score), reverse=True)]:
-        tp, fp, tn, fn = count(y_true, (y_score >= threshold).astype(int))
+        tp, fp, tn, fn = count(y_true, y_score >= threshold)
         rows.append((threshold, tp / (tp + fn), tn / (tn + fp)))
     return rows
 
@@ -231,12 +230,8 @@ def test_score_classes(classes):
     expected["balanced_accuracy"] = expected["sensitivity"]
     expected["accuracy"] = sum(t == p for t, p in zip(y_true, y_pred, strict=True)) / len(y_true)
     expected["log_loss"] = -np.mean([math.log(row[t]) for row, t in zip(probabilities, y_true, strict=True)])
-    expected["brier_score"] = np.mean(
-        [
-            sum((p - (i == t)) ** 2 for i, p in enumerate(row))
-            for row, t in zip(probabilities, y_true, strict=True)
-        ]
-    )
+    truth = [[float(number == t) for number in range(3)] for t in y_true]
+    expected["brier_score"] = ((probabilities - truth) ** 2).sum() / len(y_true)
     expected["mcc"] = correlate_classes(y_true, y_pred)
     expect_equal(scores, expected)
     assert (scores["roc_auc"] is None) == (len(classes) < 3)
@@ -275,10 +270,8 @@ def test_roc_curve(y_true, y_score):
     assert ends.to_numpy().tolist() == [[0, 0], [1, 1]]
     assert curve["threshold"].isna().tolist() == [True] + [False] * (len(curve) - 1)
     for row in curve[1:].itertuples():
-        scores = score_decisions(y_true, (y_score >= row.threshold).astype(int))
-        assert (scores["sensitivity"], 1 - scores["specificity"]) == pytest.approx(
-            (row.sensitivity, row.false_positive_rate)
-        )
+        tp, fp, tn, fn = count(y_true, y_score >= row.threshold)
+        assert (row.sensitivity, row.false_positive_rate) == pytest.approx((tp / (tp + fn), fp / (fp + tn)))
     area = np.trapezoid(curve["sensitivity"], curve["false_positive_rate"])
     assert area == pytest.approx(roc_auc(y_true, y_score))
 
@@ -290,5 +283,5 @@ def test_precision_recall_curve(y_true, y_score):
     assert curve.iloc[-1][["recall", "precision"]].tolist() == [0, 1]
     assert curve["threshold"].isna().tolist() == [False] * (len(curve) - 1) + [True]
     for row in curve[:-1].itertuples():
-        scores = score_decisions(y_true, (y_score >= row.threshold).astype(int))
-        assert (scores["sensitivity"], scores["precision"]) == pytest.approx((row.recall, row.precision))
+        tp, fp, _, fn = count(y_true, y_score >= row.threshold)
+        assert (row.recall, row.precision) == pytest.approx((tp / (tp + fn), tp / (tp + fp)))

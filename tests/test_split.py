@@ -154,7 +154,7 @@ def test_too_few_patients_are_refused(n_by_subtype, message):
 def test_images_of_one_patient_count_once():
     images = list_images(normal=20, bacterial=20)
     images.loc[:19, "patient"] = "one child"
-    with pytest.raises(PneumoError, match="normal patients .* Received: 1"):
+    with pytest.raises(PneumoError, match=r"normal patients .* Received: 1"):
         split_images(images)
 
 

@@ -125,21 +125,22 @@ class Prepared:
         return {make_printable(name) for name, of_name in self.fates.items() if of_name == fate}
 
 
-class TestHostileSource:
-    @pytest.fixture(scope="class", params=[write_hostile_folder, write_hostile_zip], ids=["folder", "zip"])
-    def prepared(self, request, tmp_path_factory):
-        root = tmp_path_factory.mktemp("hostile")
-        make_workspace(root)
-        source = root / "outside" / "source"
-        (source if request.param is write_hostile_folder else source.parent).mkdir(parents=True)
-        fates = request.param(source)
-        use_local(root, source)
-        with contextlib.chdir(root):
-            params = load_params()
-            download.run(params)
-            prepare.run(params)
-        return Prepared(root / "data" / "local", fates)
+@pytest.fixture(scope="module", params=[write_hostile_folder, write_hostile_zip], ids=["folder", "zip"])
+def prepared(self, request, tmp_path_factory):
+    root = tmp_path_factory.mktemp("hostile")
+    make_workspace(root)
+    source = root / "outside" / "source"
+    (source if request.param is write_hostile_folder else source.parent).mkdir(parents=True)
+    fates = request.param(source)
+    use_local(root, source)
+    with contextlib.chdir(root):
+        params = load_params()
+        download.run(params)
+        prepare.run(params)
+    return Prepared(root / "data" / "local", fates)
 
+
+class TestHostileSource:
     def test_every_file_is_processed_or_named(self, prepared):
         with (prepared.data / "exploration/quarantine.csv").open(newline="") as file:
             reasons = {make_printable(row["path"]): row["reason"] for row in csv.DictReader(file)}
@@ -151,8 +152,8 @@ class TestHostileSource:
     def test_no_patient_and_no_content_is_on_both_sides(self, prepared):
         manifest = prepared.manifest
         assert set(manifest["split"]) == {"train", "val", "test"}
-        assert (manifest.groupby("patient")["split"].nunique() == 1).all()
-        assert (manifest.groupby("sha256")["split"].nunique() == 1).all()
+        for key in ("patient", "sha256"):
+            assert not manifest[[key, "split"]].drop_duplicates().duplicated(key).any()
         assert ((manifest["split"] == "test") == (manifest["official_split"] == "test")).all()
 
     def test_odd_files_are_listed(self, prepared):
@@ -223,9 +224,10 @@ def test_preprocess_keeps_the_old_images_where_a_file_is_gone(workspace, phantom
     assert find_partials(workspace) == []
 
 
+@pytest.mark.usefixtures("workspace")
 class TestEvaluate:
     @pytest.fixture
-    def run(self, workspace):
+    def run(self):
         run = Run("tiny", "raw", "dense", 0)
         write_run(run, tabulate(VAL, TEST))
         return run
@@ -245,7 +247,7 @@ class TestEvaluate:
         assert at_half["specificity"] == 1
         assert at_half["roc_auc"] == at_threshold["roc_auc"]
 
-    def test_test_scores_do_not_move_the_threshold(self, run, workspace):
+    def test_test_scores_do_not_move_the_threshold(self, run):
         other = Run("tiny", "clahe", "dense", 0)
         write_run(other, tabulate(VAL, PERFECT_TEST))
         for each in (run, other):
@@ -310,33 +312,34 @@ class TestEvaluate:
         assert set(pd.read_csv(run.report_dir / "roc.csv")["name"]) == {"normal", "bacterial", "viral"}
 
 
+@pytest.fixture(scope="module")
+def compared(self, tmp_path_factory, phantom_data):
+    """Compare three of four runs (raw is better on validation, clahe on the test set).
+
+    Returns:
+        The project's folder, and what compare printed.
+    """
+    root = tmp_path_factory.mktemp("compared")
+    make_workspace(root)
+    shutil.copytree(phantom_data, root / "data")
+    edit_params(root, "seeds: [0]", "seeds: [0, 1]")
+    with contextlib.chdir(root):
+        params = load_params()
+        for combo, seed, predictions in (
+            ("raw", 0, tabulate(VAL, TEST)),
+            ("raw", 1, tabulate(VAL, PERFECT_TEST)),
+            ("clahe", 0, tabulate(WORSE_VAL, PERFECT_TEST)),
+            ("removed", 0, tabulate(VAL, PERFECT_TEST)),
+        ):
+            run = Run("tiny", combo, "dense", seed)
+            write_run(run, predictions)
+            evaluate.run(params, run)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            compare.run(params)
+    return root, output.getvalue()
+
+
 class TestCompare:
-    @pytest.fixture(scope="class")
-    def compared(self, tmp_path_factory, phantom_data):
-        """Compare three of four runs (raw is better on validation, clahe on the test set).
-
-        Returns:
-            The project's folder, and what compare printed.
-        """
-        root = tmp_path_factory.mktemp("compared")
-        make_workspace(root)
-        shutil.copytree(phantom_data, root / "data")
-        edit_params(root, "seeds: [0]", "seeds: [0, 1]")
-        with contextlib.chdir(root):
-            params = load_params()
-            for combo, seed, predictions in (
-                ("raw", 0, tabulate(VAL, TEST)),
-                ("raw", 1, tabulate(VAL, PERFECT_TEST)),
-                ("clahe", 0, tabulate(WORSE_VAL, PERFECT_TEST)),
-                ("removed", 0, tabulate(VAL, PERFECT_TEST)),
-            ):
-                run = Run("tiny", combo, "dense", seed)
-                write_run(run, predictions)
-                evaluate.run(params, run)
-            with contextlib.redirect_stdout(io.StringIO()) as output:
-                compare.run(params)
-        return root, output.getvalue()
-
     @pytest.fixture
     def report(self, compared, monkeypatch):
         root, _ = compared
@@ -419,6 +422,7 @@ class TestCompare:
             compare.run(load_params())
 
 
+@pytest.mark.usefixtures("workspace")
 class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -431,7 +435,7 @@ class TestCommandLine:
             ("predict model.keras image.jpeg", "Expected a model.keras that pneumo has trained"),
         ],
     )
-    def test_error_is_one_line(self, workspace, capsys, arguments, message):
+    def test_error_is_one_line(self, capsys, arguments, message):
         assert main(arguments.split()) == 1
         output = capsys.readouterr()
         assert output.out == ""
@@ -454,12 +458,12 @@ class TestCommandLine:
         assert re.fullmatch(f"pneumo: .*{re.escape(message)}.*\n", capsys.readouterr().err)
         assert not (workspace / "data").exists()
 
-    def test_params_missing(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.chdir(tmp_path)
+    def test_params_missing(self, workspace, capsys):
+        (workspace / "params.yaml").unlink()
         assert main(["prepare"]) == 1
         assert capsys.readouterr().err.endswith("Run pneumo from the project's root.\n")
 
-    def test_defect_is_one_line_too(self, workspace, capsys):
+    def test_defect_is_one_line_too(self, capsys):
         assert main(["preprocess", "--combo", "raw"]) == 1
         error = capsys.readouterr().err
         assert error.startswith("pneumo: unexpected FileNotFoundError: ")
@@ -467,7 +471,7 @@ class TestCommandLine:
         assert error.count("\n") == 1
 
     @pytest.mark.parametrize("arguments", [["--debug", "preprocess"], ["preprocess", "--debug"]])
-    def test_debug_raises(self, workspace, arguments):
+    def test_debug_raises(self, arguments):
         with pytest.raises(PneumoError, match="nosuch"):
             main([*arguments, "--combo", "nosuch"])
 
@@ -477,7 +481,7 @@ class TestCommandLine:
         assert error.value.code == 2
         assert "--model" in capsys.readouterr().err
 
-    def test_check_lists_what_would_run(self, workspace, capsys):
+    def test_check_lists_what_would_run(self, capsys):
         assert main(["check"]) == 0
         output = capsys.readouterr().out
         assert "data: Synthetic chest phantoms\n" in output

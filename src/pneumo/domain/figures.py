@@ -199,9 +199,10 @@ def plot_metric_bars(leaderboard: pd.DataFrame, metric: str, label: str, title: 
         spread = [mean - rows[f"{metric}_min"].to_numpy(float), rows[f"{metric}_max"].to_numpy(float) - mean]
         axes.bar(at, mean, width * 0.92, yerr=spread, capsize=2, label=combo, color=_COLORS[i % len(_COLORS)])
     lowest = float(np.nanmin(leaderboard[f"{metric}_min"].to_numpy(float)))
-    axes.set_ylim(max(0.0, np.floor(lowest * 20 - 1) / 20), 1)
+    begin = max(0.0, np.floor(lowest * 20 - 1) / 20)
+    axes.set_ylim(begin, 1)
     axes.set_xticks(range(len(models)), models)
-    axes.set_ylabel(label)
+    axes.set_ylabel(f"{label} (axis begins at {begin:.2f})" if begin else label)
     _legend_outside(figure, axes)
     return figure
 
