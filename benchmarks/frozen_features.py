@@ -82,8 +82,8 @@ def main() -> None:
         usual = run_in_new_process(train_usual_way, *common)
         make_deterministic()  # as the train stage does; the processes below inherit it
         heads = [run_in_new_process(train_head, *common, seed) for seed in range(1 + args.n_second_heads)]
-    first, *seconds = heads
-    second = sorted(seconds, key=lambda timing: timing.total_s)[len(seconds) // 2]
+    first, *others = heads
+    second = sorted(others, key=lambda timing: timing.total_s)[len(others) // 2]
 
     print(f"\n{args.model}, {n_images} images, {args.epochs} epochs, {os.cpu_count()} CPUs")
     for name, timing in (("usual way", usual), ("first head", first), ("second head (median)", second)):
@@ -92,20 +92,22 @@ def main() -> None:
         print(f"{name:22}{timing.total_s:9.2f} s{speedup:>9}   AUC {timing.val_auc:.3f}   ({parts})")
     if args.output:
         result = {"model": args.model, "n_images": n_images, "epochs": args.epochs, "n_cpus": os.cpu_count()}
-        timings: dict[str, Any] = {"usual_way": asdict(usual), "heads": [asdict(head) for head in heads]}
+        timings: dict[str, Any] = {
+            "usual_way": asdict(usual),
+            "first_head": asdict(first),
+            "second_heads": [asdict(timing) for timing in others],
+        }
         write_json(args.output, result | timings)
 
 
 def link_images(folder: Path, n_images: int, work_dir: Path) -> int:
     """Draw at most n_images and link them as work_dir/{train,val}/<class>/*; return how many there are."""
-    files = [path for name in CLASS_FOLDERS for path in sorted((folder / name).iterdir())]
-    paths = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    files = [path for name in CLASS_FOLDERS for path in (folder / name).iterdir()]
+    paths = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
     n_images = min(n_images, len(paths))
-    n_val = n_images // 5
+    sizes = {"train_size": n_images - n_images // 5, "test_size": n_images // 5}
     names = [path.parent.name for path in paths]
-    split = train_test_split(
-        paths, train_size=n_images - n_val, test_size=n_val, stratify=names, random_state=0
-    )
+    split = train_test_split(paths, **sizes, stratify=names, random_state=0)
     for part, part_paths in zip(("train", "val"), split, strict=True):
         for path in part_paths:
             link = work_dir / part / path.parent.name / path.name
@@ -135,12 +137,9 @@ def train_usual_way(recipe: Recipe, weights_dir: Path | None, work_dir: Path) ->
     train = keras.utils.image_dataset_from_directory(work_dir / "train", seed=0, **options)
     val = keras.utils.image_dataset_from_directory(work_dir / "val", shuffle=False, **options)
     spec = BACKBONES[network.name]
-    base = getattr(keras.applications, spec.builder)(
-        include_top=False,
-        weights=None if weights_dir else "imagenet",
-        input_shape=(*size, 3),
-        **spec.arguments,
-    )
+    weights = None if weights_dir else "imagenet"
+    build_base = getattr(keras.applications, spec.builder)
+    base = build_base(include_top=False, weights=weights, input_shape=(*size, 3), **spec.arguments)
     if weights_dir:
         base.load_weights(find_weights(network.name, weights_dir))
     base.trainable = False

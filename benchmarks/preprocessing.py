@@ -32,13 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="image files, at any depth")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of timings a combo (default: 5)")
-    parser.add_argument(
-        "--copies",
-        type=int,
-        nargs="+",
-        default=[1, 30],
-        help="lengths of the list for memory (default: 1 30)",
-    )
+    parser.add_argument("--copies", type=int, nargs="+", default=[1, 30], help="of the files, for memory")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     args = parser.parse_args()
     paths = sorted(str(path) for path in args.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -52,10 +46,9 @@ def main() -> None:
     print(f"\n{len(paths)} files, {os.cpu_count()} CPUs, {args.rounds} rounds; images/s are medians")
     print(f"{'combo':12}{'OpenCV decodes':>16}{'preprocess':>12}{'ratio (min to max)':>24}")
     for combo, row in speed.items():
-        ratio = "{ratio:.2f} ({ratio_min:.2f} to {ratio_max:.2f})".format(**row)
-        print(
-            f"{combo:12}{row['decode_images_per_s']:16.1f}{row['preprocess_images_per_s']:12.1f}{ratio:>24}"
-        )
+        rates = f"{row['decode_images_per_s']:16.1f}{row['preprocess_images_per_s']:12.1f}"
+        ratio = f"{row['ratio']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+        print(f"{combo:12}{rates}{ratio:>24}")
     for n_images, peak_mb in memory_mb.items():
         print(f"peak memory of preprocessing {n_images} images: {peak_mb:.0f} MB")
     if args.output:

@@ -20,6 +20,7 @@ from pneumo.domain.transforms import apply_steps, parse_combo
 from pneumo.stages import compare, download, evaluate, prepare, preprocess
 from tiny_project import PARAMS, ROOT
 
+TRAIN = ["train", "--combo", "raw", "--model", "dense", "--seed", "0"]
 # Chosen on validation, 0.4 is the best threshold; on the test set it errs on one image of each class.
 VAL = {0: [0.1, 0.2, 0.3], 1: [0.4, 0.6, 0.8]}
 TEST = {0: [0.05, 0.2, 0.3, 0.45], 1: [0.35, 0.42, 0.9]}
@@ -126,7 +127,7 @@ class Prepared:
 
 
 @pytest.fixture(scope="module", params=[write_hostile_folder, write_hostile_zip], ids=["folder", "zip"])
-def prepared(self, request, tmp_path_factory):
+def prepared(request, tmp_path_factory):
     root = tmp_path_factory.mktemp("hostile")
     make_workspace(root)
     source = root / "outside" / "source"
@@ -224,6 +225,46 @@ def test_preprocess_keeps_the_old_images_where_a_file_is_gone(workspace, phantom
     assert find_partials(workspace) == []
 
 
+def edit_manifest(edit):
+    path = Path("data/phantom/manifest.csv")
+    edit(pd.read_csv(path)).to_csv(path, index=False)
+
+
+def test_train_needs_each_class_in_validation(workspace, phantom_data, capsys):
+    shutil.copytree(phantom_data, workspace / "data")
+    edit_manifest(lambda manifest: manifest[(manifest["split"] != "val") | (manifest["label"] != "normal")])
+    assert main(TRAIN) == 1
+    assert capsys.readouterr().err.endswith("pneumo: Expected normal images in val. Received: none\n")
+    assert not (workspace / "models").exists()
+
+
+def test_train_does_not_look_at_test_labels(workspace, phantom_data):
+    shutil.copytree(phantom_data, workspace / "data")
+    folder = workspace / "models/tiny/raw/dense/0"
+
+    def train():
+        assert main(TRAIN) == 0
+        return pd.read_csv(folder / "history.csv"), pd.read_csv(folder / "predictions.csv")
+
+    def swap_test_labels(manifest):
+        other = manifest["label"].map({"normal": "pneumonia", "pneumonia": "normal"})
+        return manifest.assign(label=manifest["label"].where(manifest["split"] != "test", other))
+
+    history, predictions = train()
+    edit_manifest(swap_test_labels)
+    swapped_history, swapped_predictions = train()
+    pd.testing.assert_frame_equal(swapped_history, history)
+    is_test = predictions["split"] == "test"
+    predictions.loc[is_test, "y_true"] = 1 - predictions["y_true"]
+    pd.testing.assert_frame_equal(swapped_predictions, predictions)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "history.csv",
+        "model.keras",
+        "predictions.csv",
+        "timing.json",
+    ]
+
+
 @pytest.mark.usefixtures("workspace")
 class TestEvaluate:
     @pytest.fixture
@@ -313,7 +354,7 @@ class TestEvaluate:
 
 
 @pytest.fixture(scope="module")
-def compared(self, tmp_path_factory, phantom_data):
+def compared(tmp_path_factory, phantom_data):
     """Compare three of four runs (raw is better on validation, clahe on the test set).
 
     Returns:

@@ -1,0 +1,78 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from hostile import jpeg
+
+ROOT = Path(__file__).parent.parent
+N_IMAGES_A_CLASS = 10
+
+
+@pytest.fixture
+def images_dir(tmp_path):
+    for i, name in enumerate(("NORMAL", "PNEUMONIA")):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        for j in range(N_IMAGES_A_CLASS):
+            (folder / f"{j}.jpeg").write_bytes(jpeg(seed=2 * j + i))
+    return tmp_path / "images"
+
+
+def run_benchmark(name, *args, output):
+    command = [sys.executable, f"benchmarks/{name}.py", *map(str, args), "--output", str(output)]
+    finished = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout, json.loads(output.read_text())
+
+
+def test_preprocessing(images_dir, tmp_path):
+    table, result = run_benchmark(
+        "preprocessing", images_dir, "--rounds", 3, "--copies", 1, 20, output=tmp_path / "result.json"
+    )
+    assert result["n_files"] == 2 * N_IMAGES_A_CLASS
+    assert set(result["speed"]) == {"raw", "clahe", "crop_clahe"}
+    for row in result["speed"].values():
+        assert 0 < row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+        assert row["decode_images_per_s"] > 0
+        assert row["preprocess_images_per_s"] > 0
+    few_mb, many_mb = (result["peak_memory_mb_by_n_images"][str(n)] for n in (20, 400))
+    assert 20 < few_mb < 1000
+    assert many_mb < few_mb + 100
+    assert "crop_clahe" in table
+    assert "of preprocessing 400 images" in table
+
+
+def test_preprocessing_names_a_folder_without_images(tmp_path):
+    command = [sys.executable, "benchmarks/preprocessing.py", str(tmp_path)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert f"Expected image files in {tmp_path}. Received: none" in finished.stderr
+
+
+@pytest.mark.slow
+def test_frozen_features(images_dir, tmp_path):
+    backbone = keras.applications.MobileNet(
+        alpha=0.75, include_top=False, weights=None, input_shape=(224, 224, 3)
+    )
+    backbone.save_weights(tmp_path / "mobilenet075_imagenet_notop.weights.h5")
+    table, result = run_benchmark(
+        "frozen_features",
+        images_dir,
+        *("--model", "mobilenet_frozen", "--weights-dir", tmp_path),
+        *("--n-images", 15, "--epochs", 2, "--n-second-heads", 1),
+        output=tmp_path / "result.json",
+    )
+    assert result["n_images"] == 15
+    assert set(result["usual_way"]["parts_s"]) == {"build", "first epoch", "later epochs"}
+    assert set(result["first_head"]["parts_s"]) == {"preprocess", "build", "features", "fit"}
+    [second] = result["second_heads"]
+    assert set(second["parts_s"]) == {"build", "features", "fit"}
+    assert second["parts_s"]["features"] < result["first_head"]["parts_s"]["features"]
+    for timing in (result["usual_way"], result["first_head"], second):
+        assert 0 <= timing["val_auc"] <= 1
+    assert "second head (median)" in table
