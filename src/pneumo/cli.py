@@ -1,6 +1,7 @@
 """The command `pneumo`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -12,6 +13,7 @@ from pneumo.base.errors import PneumoError
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 something to mend (said in one line), 2 usage."""
     options = _build_parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on the machine help nobody here
     try:
         options.command(options)
     except PneumoError as error:

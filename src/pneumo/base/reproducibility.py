@@ -4,9 +4,8 @@ import os
 
 
 def make_deterministic() -> None:
-    """Ask the backend for deterministic operations; call it before Keras is imported.
+    """Ask TensorFlow for operations that add in the same order every time; call it before the first one runs.
 
-    Seeds are set where a network is built. JAX on a CPU is deterministic as it is.
+    Seeds are set where a network is built. JAX on a CPU needs no asking.
     """
     os.environ["TF_DETERMINISTIC_OPS"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

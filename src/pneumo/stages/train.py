@@ -11,28 +11,26 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
-
-make_deterministic()
-
-from pneumo.domain.bundle import Card, save_bundle  # noqa: E402
-from pneumo.domain.features import load_or_extract_features  # noqa: E402
-from pneumo.domain.manifest import read_manifest  # noqa: E402
-from pneumo.domain.metrics import choose_threshold  # noqa: E402
-from pneumo.domain.networks import build_classifier  # noqa: E402
-from pneumo.domain.predictions import (  # noqa: E402
+from pneumo.domain.bundle import Card, save_bundle
+from pneumo.domain.features import load_or_extract_features
+from pneumo.domain.manifest import read_manifest
+from pneumo.domain.metrics import choose_threshold
+from pneumo.domain.networks import build_classifier
+from pneumo.domain.predictions import (
     number_classes,
     select_scores,
     tabulate_predictions,
     write_predictions,
 )
-from pneumo.domain.recipe import Recipe  # noqa: E402
-from pneumo.domain.training import Features, TrainingData, fit_classifier, predict_probabilities  # noqa: E402
-from pneumo.domain.transforms import parse_combo  # noqa: E402
+from pneumo.domain.recipe import Recipe
+from pneumo.domain.training import Features, TrainingData, fit_classifier, predict_probabilities
+from pneumo.domain.transforms import parse_combo
 
 
 def run(params: Params, run: Run) -> None:
     """Train one run and predict validation and test images; test labels are only copied, never looked at."""
     start = time.perf_counter()
+    make_deterministic()
     recipe = build(Recipe, load_group("model", run.model, params.models[run.model]), f"model {run.model}")
     title = str(load_group("data", params.source, params.data_overrides)["title"])
     manifest = read_manifest(manifest_path(params.source))
