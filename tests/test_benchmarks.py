@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import pytest
 
 from hostile import jpeg
@@ -56,6 +55,8 @@ def test_preprocessing_names_a_folder_without_images(tmp_path):
 
 @pytest.mark.slow
 def test_frozen_features(images_dir, tmp_path):
+    import keras
+
     backbone = keras.applications.MobileNet(
         alpha=0.75, include_top=False, weights=None, input_shape=(224, 224, 3)
     )

@@ -34,7 +34,7 @@ RUN = ["--combo", "trim_clahe", "--model", "dense", "--seed", "2"]
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path)
@@ -86,21 +86,21 @@ def test_check_says_what_would_run(capsys):
     assert captured.err == ""
 
 
-def test_check_looks_for_weights(capsys, project):
+def test_check_looks_for_weights(capsys, folder):
     replace_params("weights_dir: null", "weights_dir: weights")
     assert main(["check"]) == 1
     assert "weights/mobilenet075_imagenet_notop.weights.h5" in capsys.readouterr().err
-    (project / "weights").mkdir()
+    (folder / "weights").mkdir()
     for name in BACKBONES:
-        (project / "weights" / f"{name}_imagenet_notop.weights.h5").touch()
+        (folder / "weights" / f"{name}_imagenet_notop.weights.h5").touch()
     assert main(["check"]) == 0
     assert "mobilenet075, weights/mobilenet075_imagenet_notop.weights.h5\n" in capsys.readouterr().out
 
 
-def test_check_writes_nothing(project):
-    before = sorted(project.rglob("*"))
+def test_check_writes_nothing(folder):
+    before = sorted(folder.rglob("*"))
     main(["check"])
-    assert sorted(project.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -237,8 +237,8 @@ def test_wrong_usage(capsys, arguments):
 
 
 @pytest.mark.parametrize(("options", "has_traceback"), [([], False), (["--debug"], True)])
-def test_installed_command(project, options, has_traceback):
-    (project / "params.yaml").unlink()
+def test_installed_command(folder, options, has_traceback):
+    (folder / "params.yaml").unlink()
     command = [str(Path(sys.executable).with_name("pneumo")), "check", *options]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 1

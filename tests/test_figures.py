@@ -11,19 +11,8 @@ TITLE = "Synthetic chest phantoms"
 MANIFEST = pd.DataFrame(
     {
         "split": ["train"] * 5 + ["val"] * 2 + ["test"] * 3,
-        "subtype": [
-            "normal",
-            "viral",
-            "viral",
-            "bacterial",
-            "viral",
-            "normal",
-            "viral",
-            "viral",
-            "normal",
-            "normal",
-        ],
-        "label": ["normal", *["pneumonia"] * 4, "normal", "pneumonia", "pneumonia", "normal", "normal"],
+        "subtype": ["normal", "bacterial", *["viral"] * 3, "normal", *["viral"] * 2, *["normal"] * 2],
+        "label": ["normal", *["pneumonia"] * 4, "normal", *["pneumonia"] * 2, *["normal"] * 2],
         "width": np.arange(100, 200, 10),
         "height": np.arange(120, 140, 2),
     }

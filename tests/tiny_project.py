@@ -9,8 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 ROOT = Path(__file__).parents[1]
-COMMAND_TIMEOUT_S = 600
+COMMAND_TIMEOUT_S = 1800  # a guard against hanging, no measure of speed
 
 PARAMS = """\
 experiment: tiny
@@ -74,6 +76,7 @@ class TinyProject:
             "GIT_COMMITTER_NAME": "test",
             "GIT_COMMITTER_EMAIL": "test@localhost",
             "CUDA_VISIBLE_DEVICES": "-1",
+            "PYTHONUNBUFFERED": "1",
         }
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -90,6 +93,18 @@ class TinyProject:
         if check:
             assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         return result
+
+    def start(self, *command: str, log: Path) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own, writing all it says to a file."""
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                command,
+                cwd=self.root,
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def repro(self, *options: str) -> list[str]:
         """Run `dvc repro` and return the names of the stages that ran (with --dry: would run), in order."""
@@ -114,3 +129,14 @@ class TinyProject:
             for path in sorted((self.root / folder).rglob("*"))
             if path.is_file() and path.name not in TIMED_NAMES
         }
+
+    def read_csv(self, path: str) -> pd.DataFrame:
+        return pd.read_csv(self.root / path)
+
+    def find_partials(self) -> list[str]:
+        """Return the files that are half-written."""
+        return [
+            str(path.relative_to(self.root))
+            for folder in ("data", "models", "reports")
+            for path in (self.root / folder).rglob("*.partial")
+        ]
