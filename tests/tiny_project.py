@@ -63,7 +63,9 @@ class TinyProject:
     @property
     def environment(self) -> dict[str, str]:
         dvc_folder = self.root.parent / f"{self.root.name}.dvc"
-        return os.environ | {
+        # A git hook that runs the tests sets variables that lead git to its own repository.
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
+        return inherited | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.root / "src"),
             "DVC_SITE_CACHE_DIR": str(dvc_folder / "site"),
