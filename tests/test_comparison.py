@@ -82,8 +82,9 @@ def test_seeds_are_averaged():
 
 
 def test_ties_keep_the_order_of_params():
-    names = ["c", "a", "b"]
-    assert rank({(name, "cnn", 0): result(0.9) for name in names})["combo"].tolist() == names
+    names = [f"combo_{i}" for i in range(40)]
+    table = rank({(name, "cnn", 0): result(0.9 - i % 2 / 10) for i, name in enumerate(names)})
+    assert table["combo"].tolist() == names[::2] + names[1::2]
 
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 0.8888888888888888])
@@ -183,7 +184,7 @@ MANIFEST = pd.DataFrame(
         "id": ["a", 'b, "c"', "d", "e"],
         "label": ["normal", "pneumonia", "pneumonia", "pneumonia"],
         "subtype": ["normal", "viral", "unknown", "bacterial"],
-        "patient": ["0100", "x", "y", "0100"],
+        "patient": ["0100", "2", "3", "0100"],
         "split": ["val", "test", "test", "val"],
     }
 )

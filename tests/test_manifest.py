@@ -138,8 +138,7 @@ def test_an_image_whose_name_says_nothing_is_its_own_patient(hostile, id_, subty
 
 
 def test_manifest_comes_back_from_its_file(hostile, tmp_path):
-    images = hostile[2].assign(split="train")[list(COLUMNS)]
-    images.loc[0, "patient"] = "0100"
+    images = hostile[2].assign(split="train", patient="0100")[list(COLUMNS)]
     images.to_csv(tmp_path / "manifest.csv", index=False)
     read = read_manifest(tmp_path / "manifest.csv")
     assert read.to_dict("list") == images.to_dict("list")

@@ -123,13 +123,14 @@ def test_stage_fails_in_one_line(project):
     assert "Traceback (most recent call last)" in debugged.stderr
 
 
-def test_failed_stage_stops_the_pipeline_and_its_old_output_is_gone(project):
+def test_failed_stage_stops_the_pipeline_and_says_why(project):
     project.edit("clip_limit: 2.0", "clip_limit: -2.0")
     result = project.run("dvc", "repro", check=False)
     assert result.returncode != 0
     assert "combos.clahe" in result.stderr
     assert "Traceback" not in result.stderr
     assert "failed to reproduce 'preprocess@clahe'" in result.stderr
+    assert "Running stage 'compare'" not in result.stdout
     assert project.find_partials() == []
 
 

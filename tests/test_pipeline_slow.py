@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -40,10 +41,19 @@ def test_two_runs_from_scratch_give_the_same_bytes(tmp_path):
     second.repro()
     hashes = first.hash_outputs()
     assert second.hash_outputs() == hashes
+    assert read_page(first) == read_page(second)
     names = {Path(path).name for path in hashes}
     assert names >= {"manifest.csv", "images.npy", "model.keras", "history.csv", "predictions.csv"}
     assert names >= {"metrics.json", "summary.json", "leaderboard.csv", "roc_auc.png", "contact_sheet.png"}
     assert len([path for path in hashes if path.startswith("data/.features/")]) == 2
+
+
+def read_page(project):
+    """Return the lines of the report, but for the seconds that training took."""
+    page = (project.root / "reports/tiny/index.html").read_text()
+    lines = [line for line in page.splitlines() if not re.fullmatch(r"<td>\d+</td></tr>", line)]
+    assert len(lines) == len(page.splitlines()) - 2
+    return lines
 
 
 @dataclass(frozen=True)

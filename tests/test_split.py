@@ -125,7 +125,7 @@ def test_test_is_kept_and_the_rest_is_divided():
 
 @pytest.mark.parametrize(("val_fraction", "expected"), [(0.1, 0.1), (0.2, 0.2), (0.35, 1 / 3), (0.5, 0.5)])
 def test_every_subtype_has_its_share_of_validation(val_fraction, expected):
-    split = split_images(draw_images(2000), val_fraction)
+    split = split_images(draw_images(1000), val_fraction)
     rest = split[split["split"] != "test"]
     shares = (rest["split"] == "val").groupby(rest["subtype"]).mean()
     assert shares.index.tolist() == ["bacterial", "normal", "viral"]
