@@ -148,6 +148,21 @@ def test_lock_that_a_kill_left_empty_can_be_removed(project, finished_project, n
     assert project.hash_outputs() == finished_project.hash_outputs()
 
 
+def test_new_combo_runs_alone(project):
+    project.edit(RAW, RAW + "  invert: [invert]\n")
+    assert project.repro() == [
+        "preprocess@invert",
+        "train@invert-dense-0",
+        "evaluate@invert-dense-0",
+        "compare",
+    ]
+    assert "invert" in (project.root / "reports/tiny/leaderboard.csv").read_text()
+    # The lock file keeps a removed combo, the report does not.
+    project.edit("  invert: [invert]\n", "")
+    assert project.repro() == ["compare"]
+    assert "invert" not in (project.root / "reports/tiny/leaderboard.csv").read_text()
+
+
 def test_split_and_threshold_run_what_depends_on_them(project):
     project.edit("val_fraction: 0.25", "val_fraction: 0.34")
     after_split = project.repro()
