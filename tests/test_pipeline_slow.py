@@ -25,6 +25,7 @@ BACKBONES = """\
     phases: {head: {epochs: 1}, finetune: {epochs: 2}}
 """
 RAW = "  raw: []\n"
+CLAHE = "  clahe: [{clahe: {clip_limit: 2.0, tiles: 4}}]\n"
 PHANTOM = "{source: phantom, n_train: 40, n_val: 8, n_test: 16}"
 
 
@@ -139,12 +140,10 @@ def remove_broken_locks(project):
         (project.root / broken[0]).unlink()
 
 
-@pytest.mark.parametrize("name", LOCKS)
-@pytest.mark.parametrize("share_kept", [0, 0.4, 0.7])
-def test_lock_that_a_kill_cut_short_can_be_removed(project, finished_project, name, share_kept):
+@pytest.mark.parametrize(("name", "n_bytes"), [(".dvc/tmp/rwlock", 0), ("dvc.lock", 0), ("dvc.lock", 8192)])
+def test_lock_that_a_kill_cut_short_can_be_removed(project, finished_project, name, n_bytes):
     lock = project.root / name
-    content = lock.read_bytes()
-    lock.write_bytes(content[: int(share_kept * len(content))])
+    lock.write_bytes(lock.read_bytes()[:n_bytes])
     remove_broken_locks(project)
     assert project.repro() in ([], ["compare"])  # all but the report comes from DVC's cache
     assert project.hash_outputs() == finished_project.hash_outputs()
@@ -166,30 +165,22 @@ def test_new_combo_runs_alone(project):
 
 
 def test_split_and_threshold_run_what_depends_on_them(project):
+    project.edit(CLAHE, "")
     project.edit("val_fraction: 0.25", "val_fraction: 0.34")
-    after_split = project.repro()
-    assert after_split[0] == "prepare"
-    assert {name.partition("@")[0] for name in after_split} == {
-        "prepare",
-        "preprocess",
-        "train",
-        "evaluate",
-        "compare",
-    }
+    run = ["train@raw-dense-0", "evaluate@raw-dense-0", "compare"]
+    assert project.repro() == ["prepare", "preprocess@raw", *run]
     runs, predictions = project.read_csv("reports/tiny/runs.csv"), read_predictions(project)
 
     project.edit("{method: youden}", "{method: sensitivity, sensitivity: 1.0}")
-    after_threshold = project.repro()
-    assert {name.partition("@")[0] for name in after_threshold} == {"train", "evaluate", "compare"}
-    assert len(after_threshold) == 5
+    assert project.repro() == run
     new_runs = project.read_csv("reports/tiny/runs.csv")
-    assert (new_runs["threshold"] != runs["threshold"]).any()
+    assert (new_runs["threshold"] != runs["threshold"]).all()
     assert (new_runs["roc_auc"] == runs["roc_auc"]).all()
     assert read_predictions(project) == predictions
 
 
 def read_predictions(project):
-    return [path.read_bytes() for path in sorted(project.root.glob("models/*/*/*/*/predictions.csv"))]
+    return (project.root / "models/tiny/raw/dense/0/predictions.csv").read_bytes()
 
 
 def test_hostile_zip_runs_through(tmp_path):
