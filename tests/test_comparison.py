@@ -1,4 +1,7 @@
+import base64
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,8 +11,14 @@ from pneumo.base.labels import CLASSES, Task
 from pneumo.domain.comparison import (
     METRICS,
     SUMMARY_METRICS,
+    Decided,
+    add_mean_intervals,
+    add_run_intervals,
     average_roc,
+    compare_combos,
+    draw_scores,
     join_predictions,
+    judge_combos,
     rank_runs,
     summarize,
     tabulate_runs,
@@ -77,8 +86,7 @@ def test_seeds_are_averaged():
     cnn, dense = table.to_dict("records")
     assert (cnn["model"], cnn["n_seeds"], dense["n_seeds"]) == ("cnn", 2, 1)
     assert cnn["val_roc_auc"] == pytest.approx(0.8)
-    assert (cnn["f1"], cnn["f1_min"], cnn["f1_max"]) == (pytest.approx(0.45), 0.2, 0.7)
-    assert (dense["f1"], dense["f1_min"], dense["f1_max"]) == (0.9, 0.9, 0.9)
+    assert (cnn["f1"], dense["f1"]) == (pytest.approx(0.45), 0.9)
 
 
 def test_ties_keep_the_order_of_params():
@@ -87,19 +95,11 @@ def test_ties_keep_the_order_of_params():
     assert table["combo"].tolist() == names[::2] + names[1::2]
 
 
-@pytest.mark.parametrize("value", [0.1, 0.7, 0.8888888888888888])
-@pytest.mark.parametrize("n_seeds", [3, 6, 7])
-def test_mean_of_equal_values_is_that_value(value, n_seeds):
-    row = rank({("raw", "cnn", seed): result(roc_auc=value) for seed in range(n_seeds)}).loc[0]
-    assert row["roc_auc"] == row["roc_auc_min"] == row["roc_auc_max"] == value
-
-
 @pytest.mark.parametrize(("values", "expected"), [([None, 0.6], 0.6), ([None, None], None)])
 def test_undefined_metrics_are_left_out(values, expected):
     row = rank({("raw", "cnn", seed): result(precision=value) for seed, value in enumerate(values)}).loc[0]
     assert row["n_seeds"] == 2
-    for name in ("precision", "precision_min", "precision_max"):
-        assert pd.isna(row[name]) if expected is None else row[name] == expected
+    assert pd.isna(row["precision"]) if expected is None else row["precision"] == expected
 
 
 def test_without_a_validation_score_comes_last():
@@ -125,6 +125,123 @@ def test_summary_is_rounded_and_sorted():
     assert summary["raw"]["cnn"]["roc_auc"] == 0.1235
     assert summary["raw"]["cnn"]["sensitivity"] is None
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+# Intervals and comparisons
+
+
+def make_runs(qualities, n=120, noise=1.0):
+    """Return predictions of runs whose scores separate the classes the better the greater their quality."""
+    y_true = np.arange(n) % 3 % 2
+    patients = np.array([f"{i // 6}-{y}" for i, y in enumerate(y_true)], dtype=object)
+    shared = np.random.default_rng(0).normal(size=n)
+    runs = {}
+    for i, (key, quality) in enumerate(qualities.items()):
+        own = noise * np.random.default_rng(i + 1).normal(size=n)
+        positive = 1 / (1 + np.exp(-(shared + own + quality * (2 * y_true - 1))))
+        probabilities = np.stack([1 - positive, positive], axis=1)
+        runs[key] = Decided(y_true, probabilities, (positive >= 0.5).astype(int), patients)
+    return runs
+
+
+def compare(qualities, noise=1.0):
+    runs = make_runs(qualities, noise=noise)
+    return compare_combos(runs, draw_scores(runs, n_draws=300))
+
+
+def test_every_pair_of_combos_under_a_model_has_a_row_a_metric():
+    table = compare(
+        {(c, m, s): 1 for c in ("raw", "clahe", "crop") for m in ("cnn", "dense") for s in (0, 1)}
+    )
+    assert len(table) == 3 * 2 * len(SUMMARY_METRICS)
+    assert (table["n_seeds"] == 2).all()
+    pairs = table[["combo_a", "combo_b"]].drop_duplicates().to_numpy().tolist()
+    assert pairs == [["raw", "clahe"], ["raw", "crop"], ["clahe", "crop"]]
+    assert table["p_delong"].notna().equals(table["metric"] == "roc_auc")
+    assert table["p_mcnemar"].notna().equals(table["metric"] == "accuracy")
+    assert (table["p_holm"] >= table["p"]).all()
+    assert ((table["low"] <= table["difference"]) & (table["difference"] <= table["high"])).all()
+
+
+def test_combos_are_compared_on_the_seeds_they_share():
+    table = compare(
+        {("raw", "cnn", 0): 1, ("raw", "cnn", 1): 1, ("clahe", "cnn", 1): 1, ("crop", "cnn", 2): 1}
+    )
+    assert table[["combo_a", "combo_b", "n_seeds"]].drop_duplicates().to_numpy().tolist() == [
+        ["raw", "clahe", 1]
+    ]
+
+
+def test_differences_are_those_of_the_scores():
+    runs = make_runs(
+        {("raw", "cnn", 0): 0.2, ("raw", "cnn", 1): 0.4, ("clahe", "cnn", 0): 1, ("clahe", "cnn", 1): 2}
+    )
+    table = compare_combos(runs, draw_scores(runs, n_draws=300)).set_index("metric")
+    areas = [score_binary(run.y_true, run.probabilities[:, 1])["roc_auc"] for run in runs.values()]
+    assert table["difference"]["roc_auc"] == pytest.approx(np.mean(areas[:2]) - np.mean(areas[2:]))
+    right = [np.mean(run.y_pred == run.y_true) for run in runs.values()]
+    assert table["difference"]["accuracy"] == pytest.approx(np.mean(right[:2]) - np.mean(right[2:]))
+
+
+QUALITIES = {
+    (combo, "cnn", seed): quality
+    for combo, quality in (("raw", 0.5), ("good", 3.0), ("bad", 0.0), ("copy", 0.5))
+    for seed in range(3)
+}
+
+
+def test_verdicts_on_what_is_better_worse_and_the_same():
+    table = compare(QUALITIES, noise=0.1)
+    leaderboard = pd.DataFrame({"combo": ["raw", "good", "bad", "copy", "new"], "model": "cnn"})
+    judged = judge_combos(leaderboard, table, "raw")
+    assert judged["verdict"].tolist() == [
+        "reference",
+        "better than raw",
+        "worse than raw",
+        "no difference shown",
+        "not compared",
+    ]
+    assert judged["smallest_detectable"].notna().tolist() == [False, True, True, True, False]
+    flipped = judge_combos(leaderboard, table, "good")["verdict"].tolist()
+    assert flipped[:3] == ["worse than good", "reference", "worse than good"]
+
+
+def test_identical_copies_do_not_differ():
+    runs = make_runs({("raw", "cnn", 0): 1, ("raw", "cnn", 1): 1})
+    runs |= {("copy", model, seed): run for (_, model, seed), run in runs.items()}
+    table = compare_combos(runs, draw_scores(runs, n_draws=100))
+    assert (table["difference"] == 0).all()
+    for column in ("p", "p_holm"):
+        assert (table[column] == 1).all()
+
+
+def test_intervals_of_runs_and_means():
+    runs = make_runs(QUALITIES)
+    draws = draw_scores(runs, n_draws=300)
+    table = tabulate_runs({key: result() for key in runs})
+    for key, run in runs.items():
+        row = (table["combo"] == key[0]) & (table["seed"] == key[2])
+        table.loc[row, "roc_auc"] = score_binary(run.y_true, run.probabilities[:, 1])["roc_auc"]
+    of_runs, of_means = add_run_intervals(table, draws), add_mean_intervals(rank_runs(table), draws)
+    for frame in (of_runs, of_means):
+        assert (frame["roc_auc_low"] <= frame["roc_auc"]).all()
+        assert (frame["roc_auc"] <= frame["roc_auc_high"]).all()
+        assert (frame["roc_auc_high"] <= 1).all()
+        assert {f"{metric}_low" for metric in METRICS} < set(frame.columns)
+
+
+def test_more_classes_have_no_delong():
+    y_true = np.arange(60) % 3
+    generator = np.random.default_rng(0)
+    patients = np.arange(60).astype(str).astype(object)
+    runs = {
+        (combo, "cnn", 0): Decided(y_true, p, p.argmax(axis=1), patients)
+        for combo in ("raw", "clahe")
+        for p in [generator.dirichlet([1, 1, 1], 60)]
+    }
+    table = compare_combos(runs, draw_scores(runs, n_draws=100))
+    assert table["p_delong"].isna().all()
+    assert table["p"].notna().all()
 
 
 # ROC curves
@@ -165,6 +282,13 @@ def test_curves_are_averaged_vertically(names):
     for row in average[1:].itertuples():
         expected = np.mean([follow(CURVES[name], row.false_positive_rate) for name in names])
         assert row.sensitivity == pytest.approx(expected)
+
+
+def test_curves_that_are_not_defined_are_left_out():
+    undefined = pd.DataFrame({"false_positive_rate": [], "sensitivity": []})
+    steps = curve(*CURVES["steps"])
+    pd.testing.assert_frame_equal(average_roc([undefined, steps]), average_roc([steps]))
+    assert len(average_roc([undefined])) == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -247,22 +371,37 @@ def test_predictions_on_other_images_are_not_joined():
 # The page
 
 
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+
+
 def write_page(path, **changes):
-    leaderboard = rank({("raw", "cnn", 0): result(roc_auc=0.8125), ("raw", "cnn", 1): result(roc_auc=None)})
+    runs = make_runs(
+        {("raw", "cnn", 0): 1, ("raw", "cnn", 1): 1, ("clahe", "cnn", 0): 1, ("clahe", "cnn", 1): 1}
+    )
+    draws = draw_scores(runs, n_draws=50)
+    comparisons = compare_combos(runs, draws)
+    leaderboard = add_mean_intervals(rank({key: result(roc_auc=0.8125) for key in runs}), draws)
     content = {
         "experiment": "demo",
         "data_title": "X-rays <b>& more</b>",
         "is_synthetic": False,
         "classes": ("normal", "pneumonia"),
         "counts": pd.DataFrame({"normal": [12], "viral": [34]}, index=["train"]),
-        "leaderboard": leaderboard.assign(train_s=56.7),
+        "leaderboard": judge_combos(leaderboard, comparisons, "raw").assign(train_s=56.7),
+        "comparisons": comparisons,
+        "reference": "raw",
         "missing_runs": [],
         "set_aside": pd.DataFrame({"path": ["train/<i>.jpeg"], "reason": ["empty file"]}),
         "figures": {"How they compare": [("figures/roc_auc.png", "mean & range")]},
         "params": "combos: {raw: []}",
         "provenance": {"keras version": "3.15"},
     }
-    write_report(Report(**content | changes), path)
+    (path.parent / "figures").mkdir(exist_ok=True)
+    (path.parent / "figures/roc_auc.png").write_bytes(PIXEL)
+    report = Report(**content | {name: change for name, change in changes.items() if name != "edit"})
+    write_report(changes["edit"](report) if "edit" in changes else report, path)
     return path.read_text()
 
 
@@ -277,18 +416,31 @@ def test_page_shows_all_there_is(tmp_path):
         "train/&lt;i&gt;.jpeg",
         "empty file",
         "How they compare",
-        'src="figures/roc_auc.png"',
         "mean &amp; range",
         "combos: {raw: []}",
         "3.15",
+        "raw - clahe",
+        "no difference shown",
+        "<small>0.",
     ):
         assert text in page
     assert "<b>" not in page
 
 
+def test_page_holds_its_pictures_and_needs_nothing_else(tmp_path):
+    page = write_page(tmp_path / "index.html")
+    assert f'src="data:image/png;base64,{base64.b64encode(PIXEL).decode()}"' in page
+    addresses = re.findall(r"""(?:src|href)=["']([^"']*)""", page)
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(" not in page
+
+
 def test_undefined_metrics_are_a_dash(tmp_path):
-    leaderboard = rank({("raw", "cnn", 0): result(roc_auc=None)}).assign(train_s=1.0)
-    assert "<td>-</td>" in write_page(tmp_path / "index.html", leaderboard=leaderboard)
+    def forget(report):
+        return replace(report, leaderboard=report.leaderboard.assign(val_roc_auc=np.nan))
+
+    assert "<td>-</td>" in write_page(tmp_path / "index.html", edit=forget)
     assert "<td>-</td>" not in write_page(tmp_path / "index.html")
 
 
@@ -297,6 +449,7 @@ def test_undefined_metrics_are_a_dash(tmp_path):
     [
         ({"is_synthetic": True}, "Synthetic data"),
         ({"missing_runs": ["raw/cnn/7", "raw/cnn/8"]}, "2 runs have no result"),
+        ({"comparisons": compare_combos({}, {})}, "No two combos share a model and a seed"),
     ],
 )
 def test_warnings_stand_on_the_page_where_they_are_due(tmp_path, change, text):

@@ -257,13 +257,21 @@ def test_no_overrides(overrides):
     [
         ({"learning_rate": 1}, ["learning_rate"]),
         ({"phases": {"fit": {"lr": 1}}}, ["phases.fit.lr"]),
-        ({"phases": {"tune": {"epochs": 1}}}, ["phases.tune"]),
+        ({"phases": {"tune": {"epochs": 1}}}, ["learning_rate"]),
+        ({"network": 3}, ["network"]),
     ],
 )
 def test_an_override_of_an_unknown_key_is_named(overrides, parts):
     with pytest.raises(PneumoError) as error:
-        load_group("model", "cnn", overrides)
-    expect_one_line(error, "params.yaml over conf/model/cnn.yaml", *parts)
+        build(Recipe, load_group("model", "cnn", overrides), "model cnn")
+    expect_one_line(error, "model cnn", *parts)
+
+
+def test_an_override_may_set_what_the_file_leaves_at_its_default():
+    overrides = {"label_smoothing": 0.1, "phases": {"more": {"epochs": 1, "learning_rate": 1e-4}}}
+    recipe = build(Recipe, load_group("model", "cnn", overrides), "model cnn")
+    assert recipe.label_smoothing == 0.1
+    assert list(recipe.phases) == ["fit", "more"]
 
 
 def test_an_unknown_file_is_answered_with_those_there_are():

@@ -34,8 +34,8 @@ LEADERBOARD = pd.DataFrame(
         "combo": ["raw", "clahe", "raw"],
         "model": ["cnn", "cnn", "dense"],
         "roc_auc": [0.9, 0.8, 0.7],
-        "roc_auc_min": [0.85, 0.8, 0.6],
-        "roc_auc_max": [0.95, 0.8, 0.75],
+        "roc_auc_low": [0.85, 0.8, 0.6],
+        "roc_auc_high": [0.95, 0.8, 0.75],
     }
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
@@ -138,7 +138,7 @@ def test_confusion_matrix_of_means_keeps_its_digit():
     assert "1.5\n20%" in texts_on(figures.plot_confusion_matrices({"": COUNTS * 0.75}, TITLE, n_columns=1))
 
 
-def test_bars_reach_the_mean_and_their_lines_the_extremes():
+def test_bars_reach_the_mean_and_their_lines_the_interval():
     (axes,) = DRAW["plot_metric_bars"]().axes
     bars = {each.get_label(): each for each in axes.containers if isinstance(each, BarContainer)}
     heights = {name: [bar.get_height() for bar in each] for name, each in bars.items()}

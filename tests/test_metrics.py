@@ -285,3 +285,11 @@ def test_precision_recall_curve(y_true, y_score):
     for row in curve[:-1].itertuples():
         tp, fp, _, fn = count(y_true, y_score >= row.threshold)
         assert (row.recall, row.precision) == pytest.approx((tp / (tp + fn), tp / (tp + fp)))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_curves_of_one_class_have_no_rows(number):
+    y_true, y_score = np.full(3, number), np.array([0.1, 0.5, 0.9])
+    assert list(tabulate_roc(y_true, y_score).columns) == ["false_positive_rate", "sensitivity", "threshold"]
+    assert list(tabulate_precision_recall(y_true, y_score).columns) == ["recall", "precision", "threshold"]
+    assert len(tabulate_roc(y_true, y_score)) == len(tabulate_precision_recall(y_true, y_score)) == 0

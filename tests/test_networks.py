@@ -114,6 +114,24 @@ def test_augmentation_varies_training_images_and_leaves_predictions_alone():
     assert not np.array_equal(first, keras.ops.convert_to_numpy(model(images, training=True)))
 
 
+def test_only_phases_that_augment_see_varied_images():
+    images = make_images(24)
+    augmentation = Augmentation(brightness_fraction=0.9)
+
+    def train(augment, augmentation):
+        phases = {"fit": Phase(epochs=1, learning_rate=1e-2, augment=augment)}
+        recipe = make_recipe("cnn", phases=phases, augmentation=augmentation)
+        classifier = build_classifier(recipe, SHAPE, 2, 0, None)
+        history = fit_classifier(classifier, recipe, make_data(images), 0, lambda: None)
+        return history["loss"][0], classifier.model
+
+    plain_loss, _ = train(False, Augmentation())
+    unused_loss, _ = train(False, augmentation)
+    varied_loss, model = train(True, augmentation)
+    assert plain_loss == unused_loss != varied_loss
+    assert not any("random" in layer.name for layer in model.layers)
+
+
 def test_no_augmentation_adds_no_layer():
     assert build_augmentation(Augmentation(), seed=0) == []
 

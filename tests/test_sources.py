@@ -1,6 +1,7 @@
 import csv
 import io
 import os
+import shutil
 import socket
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from kaggle_server import serve
 from pneumo.base.errors import PneumoError
 from pneumo.domain import sources
 from pneumo.domain.sources import kaggle, local
+from tiny_project import ROOT
 
 SMALL = {
     "train/NORMAL/IM-0001-0001.jpeg": jpeg(1),
@@ -365,6 +367,14 @@ def test_unknown_kinds_are_refused():
         PneumoError, match=r"Expected `kind` to be one of phantom, kaggle, local\. Received: ftp"
     ):
         sources.load_source("kaggle", {"kind": "ftp"})
+
+
+def test_a_file_without_what_every_source_has_is_refused(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf/data/mine.yaml").write_text("kind: local\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PneumoError, match=r"conf/data/mine\.yaml: missing title, synthetic"):
+        sources.load_source("mine", {"path": "here"})
 
 
 def test_local_source_asks_for_a_path():

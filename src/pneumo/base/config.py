@@ -213,10 +213,10 @@ def load_group(group: str, name: str, overrides: Mapping[str, Any] | None = None
     Args:
         group: folder of conf/, e.g. `model`.
         name: file in that folder, without `.yaml`.
-        overrides: keys that the file has already, with other values.
+        overrides: keys to set or add; `build` then says which of them the schema does not know.
 
     Raises:
-        PneumoError: there is no such file, it is no YAML, or an override names a key that it does not have.
+        PneumoError: there is no such file, or it is no YAML.
     """
     folder = CONF_PATH / group
     if not (folder / f"{name}.yaml").is_file():
@@ -227,12 +227,8 @@ def load_group(group: str, name: str, overrides: Mapping[str, Any] | None = None
             config = compose("config", overrides=[f"{group}={name}"])[group]
     except (YAMLError, UnicodeError, HydraException) as error:
         raise PneumoError(f"{folder}/{name}.yaml: cannot be read: {_one_line(error)}") from error
-    OmegaConf.set_struct(config, True)
-    where = f"params.yaml over {folder}/{name}.yaml"
-    try:
-        config.merge_with(dict(overrides or {}))
-    except OmegaConfBaseException as error:
-        raise PneumoError(f"{where}: {_first_line(error)}") from error
+    OmegaConf.set_struct(config, False)
+    config.merge_with(dict(overrides or {}))
     return config
 
 

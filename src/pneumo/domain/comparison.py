@@ -1,10 +1,15 @@
 """Runs side by side: frames over all runs of an experiment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+
+from pneumo.domain import statistics
 
 METRICS = (
     "roc_auc",
@@ -21,7 +26,46 @@ METRICS = (
     "log_loss",
 )
 SUMMARY_METRICS = ("roc_auc", "accuracy", "sensitivity", "specificity")
+LEVEL = 0.05  # a difference is called one when its p, corrected over the whole table, is at most this
+_SEED = 0  # of every random draw here
+_RANGES = {"mcc": (-1, 1), "brier_score": (0, 2), "log_loss": (0, np.inf)}  # of the others: 0 to 1
 _GRID = np.linspace(0, 1, 201)
+_COMPARISON_COLUMNS = (
+    "model",
+    "combo_a",
+    "combo_b",
+    "metric",
+    "n_seeds",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "smallest_detectable",
+    "p_delong",
+    "p_mcnemar",
+)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A run's predictions for the test set, with decisions.
+
+    Attributes:
+        y_true: int array of shape (n,), class numbers; the same images in the same order for every run.
+        probabilities: float array of shape (n, n_classes).
+        y_pred: int array of shape (n,), at the threshold chosen on validation.
+        patients: str array of shape (n,).
+    """
+
+    y_true: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    y_pred: npt.NDArray[np.int64]
+    patients: npt.NDArray[np.object_]
+
+
+RunKey = tuple[str, str, int]  # combo, model, seed
+Draws = dict[RunKey, dict[str, npt.NDArray[np.float64]]]
 
 
 def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> pd.DataFrame:
@@ -41,7 +85,26 @@ def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> 
         if "test_at_0.5" in result:
             row |= {f"{metric}_at_0.5": result["test_at_0.5"][metric] for metric in METRICS}
         rows.append(row | {"val_roc_auc": result["val"]["roc_auc"]})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype(dict.fromkeys(METRICS, float))  # None, an undefined metric, becomes nan
+
+
+def draw_scores(runs: Mapping[RunKey, Decided], n_draws: int = statistics.N_DRAWS) -> Draws:
+    """Score every run on the test set and on draws of its patients, the same draws for every run.
+
+    Returns:
+        For each run, metric -> float array of shape (1 + n_draws,); the first is the whole test set.
+    """
+    first = next(iter(runs.values()))
+    weights = np.vstack(
+        [
+            np.ones(len(first.y_true)),
+            statistics.draw_weights(first.patients, first.y_true, n_draws, _SEED),
+        ]
+    )
+    return {
+        key: statistics.score_draws(run.y_true, run.probabilities, run.y_pred, weights)
+        for key, run in runs.items()
+    }
 
 
 def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -51,18 +114,136 @@ def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
         runs: as `tabulate_runs` returns them, at least one.
 
     Returns:
-        One row a combo and model: `n_seeds`, `val_roc_auc`, and for each of METRICS its mean on the test set,
-        with the least and the greatest over seeds in `<metric>_min` and `<metric>_max`. Seeds for which a
-        metric is not defined are left out of it.
+        One row a combo and model: `n_seeds`, `val_roc_auc`, and the mean of each of METRICS on the test set.
+        Seeds for which a metric is not defined are left out of it.
     """
     groups = runs.groupby(["combo", "model"], sort=False)
     table = groups.agg(n_seeds=("seed", "size"), val_roc_auc=("val_roc_auc", "mean"))
-    for metric in METRICS:
-        values = groups[metric].agg(["mean", "min", "max"])
-        # Rounding can carry the mean of equal values past them, which error bars do not forgive.
-        table[metric] = values["mean"].clip(values["min"], values["max"])
-        table[f"{metric}_min"], table[f"{metric}_max"] = values["min"], values["max"]
-    return table.reset_index().sort_values("val_roc_auc", ascending=False, kind="stable", ignore_index=True)
+    table = table.join(groups[list(METRICS)].mean()).reset_index()
+    return table.sort_values("val_roc_auc", ascending=False, kind="stable", ignore_index=True)
+
+
+def add_run_intervals(runs: pd.DataFrame, draws: Draws) -> pd.DataFrame:
+    """Add `<metric>_low` and `<metric>_high` to each run: a 95 % interval over patients.
+
+    Args:
+        runs: as `tabulate_runs` returns them.
+        draws: of the same runs.
+    """
+    keys = list(runs[["combo", "model", "seed"]].itertuples(index=False, name=None))
+    return _add_bounds(
+        runs,
+        {metric: [statistics.find_interval(draws[key][metric][1:]) for key in keys] for metric in METRICS},
+    )
+
+
+def add_mean_intervals(leaderboard: pd.DataFrame, draws: Draws) -> pd.DataFrame:
+    """Add `<metric>_low` and `<metric>_high` to each mean: a 95 % interval over patients and seeds.
+
+    Args:
+        leaderboard: as `rank_runs` returns it.
+        draws: of the same runs.
+    """
+    keys = list(leaderboard[["combo", "model"]].itertuples(index=False, name=None))
+    intervals = {metric: _find_mean_intervals(draws, metric) for metric in METRICS}
+    return _add_bounds(
+        leaderboard, {metric: [of_metric[key] for key in keys] for metric, of_metric in intervals.items()}
+    )
+
+
+def compare_combos(runs: Mapping[RunKey, Decided], draws: Draws) -> pd.DataFrame:
+    """Compare every two combos under the same model, on the seeds that both have.
+
+    Args:
+        runs: the predictions.
+        draws: of the same runs.
+
+    Returns:
+        One row a model, pair and metric of SUMMARY_METRICS, none for a single combo: `model`, `combo_a`,
+        `combo_b`, `metric`, `n_seeds`, `difference` (a minus b), its 95 % interval in `low` and `high`, `p`,
+        `p_holm` (corrected over the whole table), `smallest_detectable` (the difference that would be called
+        one in 80 % of all such tests), `p_delong` (of roc_auc, two classes) and `p_mcnemar` (of accuracy,
+        decisions by majority over seeds), which both take images for independent.
+    """
+    rows = []
+    for model in dict.fromkeys(model for _, model, _ in runs):
+        seeds = {
+            combo: [seed for c, m, seed in runs if (c, m) == (combo, model)]
+            for combo in dict.fromkeys(c for c, m, _ in runs if m == model)
+        }
+        pairs = [
+            (a, b, shared)
+            for a, b in combinations(seeds, 2)
+            if (shared := [seed for seed in seeds[a] if seed in seeds[b]])
+        ]
+        for metric in SUMMARY_METRICS:
+            differences = [
+                np.array([draws[a, model, seed][metric] - draws[b, model, seed][metric] for seed in shared])
+                for a, b, shared in pairs
+            ]
+            spread = _pool_pairs(differences, len(seeds))
+            for (a, b, shared), values in zip(pairs, differences, strict=True):
+                result = statistics.compare_draws(values[:, 0], values[:, 1:], spread, _SEED)
+                chosen_a, chosen_b = ([runs[combo, model, seed] for seed in shared] for combo in (a, b))
+                rows.append(
+                    {
+                        "model": model,
+                        "combo_a": a,
+                        "combo_b": b,
+                        "metric": metric,
+                        "n_seeds": len(shared),
+                        "difference": result.value,
+                        "low": result.low,
+                        "high": result.high,
+                        "p": result.p,
+                        "result": result,
+                        "p_delong": _compare_rankings(chosen_a, chosen_b) if metric == "roc_auc" else np.nan,
+                        "p_mcnemar": _compare_majorities(chosen_a, chosen_b)
+                        if metric == "accuracy"
+                        else np.nan,
+                    }
+                )
+    if not rows:
+        return pd.DataFrame(columns=list(_COMPARISON_COLUMNS))
+    table = pd.DataFrame(rows)
+    table["p_holm"] = statistics.correct_holm(table["p"].to_numpy(float))
+    strictest = LEVEL / max(1, int(table["p"].notna().sum()))
+    table["smallest_detectable"] = [result.smallest_detectable(strictest) for result in table.pop("result")]
+    return table[list(_COMPARISON_COLUMNS)]
+
+
+def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Say of each row of the leaderboard how its test ROC AUC compares with the reference's.
+
+    Args:
+        leaderboard: with `combo` and `model`.
+        comparisons: as `compare_combos` returns them.
+        reference: a combo.
+
+    Returns:
+        The leaderboard with `verdict` ("reference", "better than <reference>", "worse than <reference>", "no
+        difference shown", or "not compared" where the reference has no run of a shared seed) and
+        `smallest_detectable`.
+    """
+    auc = comparisons[comparisons["metric"] == "roc_auc"]
+    verdicts, detectable = [], []
+    for row in leaderboard.itertuples():
+        pair = auc[
+            (auc["model"] == row.model)
+            & (
+                ((auc["combo_a"] == row.combo) & (auc["combo_b"] == reference))
+                | ((auc["combo_b"] == row.combo) & (auc["combo_a"] == reference))
+            )
+        ]
+        if row.combo == reference or pair.empty:
+            verdicts.append("reference" if row.combo == reference else "not compared")
+            detectable.append(np.nan)
+            continue
+        found = pair.iloc[0]
+        sign = 1 if found["combo_a"] == row.combo else -1
+        verdicts.append(_say(sign * found["difference"], found["p_holm"], reference))
+        detectable.append(found["smallest_detectable"])
+    return leaderboard.assign(verdict=verdicts, smallest_detectable=detectable)
 
 
 def summarize(leaderboard: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -79,13 +260,17 @@ def average_roc(curves: list[pd.DataFrame]) -> pd.DataFrame:
 
     Args:
         curves: frames with `false_positive_rate` and `sensitivity`, neither falling. Where a curve rises
-            straight up, its highest point counts.
+            straight up, its highest point counts. Frames without rows, curves that are not defined, are left
+            out.
 
     Returns:
-        Frame with the same two columns and 201 rows; it begins at (0, 0).
+        Frame with the same two columns and 202 rows, none if no curve is defined; it begins at (0, 0).
     """
+    defined = [curve for curve in curves if len(curve)]
+    if not defined:
+        return pd.DataFrame({"false_positive_rate": [], "sensitivity": []})
     mean = np.mean(
-        [np.interp(_GRID, curve["false_positive_rate"], curve["sensitivity"]) for curve in curves], axis=0
+        [np.interp(_GRID, curve["false_positive_rate"], curve["sensitivity"]) for curve in defined], axis=0
     )
     return pd.DataFrame({"false_positive_rate": np.append(0.0, _GRID), "sensitivity": np.append(0.0, mean)})
 
@@ -109,3 +294,54 @@ def join_predictions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for column in scores[1:] if len(scores) == 2 else scores:
             columns[f"{name}:{column.removeprefix('p_')}"] = table[column].round(5)
     return pd.concat([joined, pd.DataFrame(columns)], axis=1)
+
+
+def _find_mean_intervals(draws: Draws, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
+    groups: dict[tuple[str, str], list[npt.NDArray[np.float64]]] = {}
+    for (combo, model, _), scores in draws.items():
+        groups.setdefault((combo, model), []).append(scores[metric])
+    intervals = {}
+    for model in dict.fromkeys(model for _, model in groups):
+        of_model = {key: np.array(values) for key, values in groups.items() if key[1] == model}
+        spread = statistics.pool_seeds([values[:, 0] for values in of_model.values()])
+        for key, values in of_model.items():
+            joined = statistics.join_seeds(values[:, 1:], spread, _SEED)
+            intervals[key] = statistics.find_interval(np.clip(joined, *_RANGES.get(metric, (0, 1))))
+    return intervals
+
+
+def _add_bounds(table: pd.DataFrame, intervals: dict[str, list[tuple[float, float]]]) -> pd.DataFrame:
+    bounds = {
+        f"{metric}_{name}": [interval[i] for interval in of_metric]
+        for metric, of_metric in intervals.items()
+        for i, name in enumerate(("low", "high"))
+    }
+    return pd.concat([table, pd.DataFrame(bounds, index=table.index)], axis=1)
+
+
+def _pool_pairs(differences: Sequence[npt.NDArray[np.float64]], n_combos: int) -> statistics.SeedSpread:
+    # With c combos there are c (c - 1) / 2 differences, but only c - 1 independent ones.
+    spread = statistics.pool_seeds([values[:, 0] for values in differences])
+    freedom = round(spread.degrees_of_freedom * 2 / n_combos)
+    return statistics.SeedSpread(spread.variance, freedom)
+
+
+def _compare_rankings(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
+    y_true = runs_a[0].y_true
+    if runs_a[0].probabilities.shape[1] > 2 or len(np.unique(y_true)) < 2:
+        return float("nan")
+    scores = (np.array([run.probabilities[:, 1] for run in runs]) for runs in (runs_a, runs_b))
+    return statistics.compare_rankings(y_true, *scores)[2]
+
+
+def _compare_majorities(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
+    correct = (
+        np.mean([run.y_pred == run.y_true for run in runs], axis=0) >= 0.5 for runs in (runs_a, runs_b)
+    )
+    return statistics.compare_decisions(*correct)
+
+
+def _say(difference: float, p: float, reference: str) -> str:
+    if not p <= LEVEL:
+        return "no difference shown"
+    return f"{'better' if difference > 0 else 'worse'} than {reference}"

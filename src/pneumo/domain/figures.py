@@ -180,26 +180,28 @@ def plot_confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str, n_
 
 
 def plot_metric_bars(leaderboard: pd.DataFrame, metric: str, label: str, title: str) -> Figure:
-    """Plot a metric's mean over seeds as bars, grouped by model, with a line from the least to the greatest.
+    """Plot a metric's mean over seeds as bars, grouped by model, with its 95 % interval.
 
     Args:
-        leaderboard: with `combo`, `model`, and `<metric>`, `<metric>_min`, `<metric>_max`.
+        leaderboard: with `combo`, `model`, and `<metric>`, `<metric>_low`, `<metric>_high`.
         metric: a column.
         label: what to write beside the axis.
         title: names the data set.
     """
     combos = list(dict.fromkeys(leaderboard["combo"]))
     models = list(dict.fromkeys(leaderboard["model"]))
-    figure, axes = _figure(max(6.5, 0.42 * len(leaderboard) + 2.5), 3.8, title)
+    figure, axes = _figure(max(6.5, 0.42 * len(leaderboard) + 2.5, 1.5 * len(models) + 2), 3.8, title)
     width = 0.8 / len(combos)
     for i, combo in enumerate(combos):
         rows = leaderboard[leaderboard["combo"] == combo].set_index("model").reindex(models)
         at = np.arange(len(models)) + (i - (len(combos) - 1) / 2) * width
         mean = rows[metric].to_numpy(float)
-        spread = [mean - rows[f"{metric}_min"].to_numpy(float), rows[f"{metric}_max"].to_numpy(float) - mean]
+        bounds = (rows[f"{metric}_low"].to_numpy(float), rows[f"{metric}_high"].to_numpy(float))
+        # A percentile interval of few patients need not hold the score itself, and bars go one way only.
+        spread = np.maximum([mean - bounds[0], bounds[1] - mean], 0)
         axes.bar(at, mean, width * 0.92, yerr=spread, capsize=2, label=combo, color=_COLORS[i % len(_COLORS)])
-    lowest = float(np.nanmin(leaderboard[f"{metric}_min"].to_numpy(float)))
-    begin = max(0.0, np.floor(lowest * 20 - 1) / 20)
+    lowest = leaderboard[f"{metric}_low"].min()
+    begin = 0.0 if pd.isna(lowest) else max(0.0, np.floor(lowest * 20 - 1) / 20)
     axes.set_ylim(begin, 1)
     axes.set_xticks(range(len(models)), models)
     axes.set_ylabel(f"{label} (axis begins at {begin:.2f})" if begin else label)

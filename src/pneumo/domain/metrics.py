@@ -148,7 +148,12 @@ def count_confusion(decisions: pd.DataFrame, classes: tuple[str, ...]) -> pd.Dat
 
 
 def tabulate_roc(y_true: IntArray, y_score: FloatArray) -> pd.DataFrame:
-    """Return the ROC curve: false_positive_rate, sensitivity, threshold (inf becomes empty)."""
+    """Return the ROC curve: false_positive_rate, sensitivity, threshold (inf becomes empty).
+
+    It has no rows where y_true holds one class only.
+    """
+    if len(np.unique(y_true)) < 2:
+        return pd.DataFrame({"false_positive_rate": [], "sensitivity": [], "threshold": []})
     false_positive_rate, sensitivity, thresholds = roc_curve(y_true, y_score)
     return pd.DataFrame(
         {
@@ -160,7 +165,12 @@ def tabulate_roc(y_true: IntArray, y_score: FloatArray) -> pd.DataFrame:
 
 
 def tabulate_precision_recall(y_true: IntArray, y_score: FloatArray) -> pd.DataFrame:
-    """Return the precision-recall curve: recall, precision, threshold (the last has none)."""
+    """Return the precision-recall curve: recall, precision, threshold (the last has none).
+
+    It has no rows where y_true holds one class only.
+    """
+    if len(np.unique(y_true)) < 2:
+        return pd.DataFrame({"recall": [], "precision": [], "threshold": []})
     precision, recall, thresholds = precision_recall_curve(y_true, y_score, drop_intermediate=True)
     return pd.DataFrame(
         {"recall": recall, "precision": precision, "threshold": np.append(thresholds, np.nan)}

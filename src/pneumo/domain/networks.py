@@ -29,12 +29,14 @@ class Classifier:
     Attributes:
         model: uint8 images of shape (n, height, width, 1) -> probabilities of shape (n, 1) for two classes
             (of the second), (n, n_classes) for more.
+        augmented: the same, with the recipe's augmentation before the first trained layer; for training only.
         backbone: the part from keras.applications, or None.
         extractor: the same images -> pooled backbone features of shape (n, n_features), or None.
         head: what stands on the features, features -> probabilities, or None.
     """
 
     model: keras.Model
+    augmented: keras.Model
     backbone: keras.Model | None = None
     extractor: keras.Model | None = None
     head: keras.Model | None = None
@@ -62,22 +64,31 @@ def build_classifier(
     keras.utils.set_random_seed(seed)
     network = recipe.network
     inputs = keras.Input(image_shape, dtype="uint8", name="image")
-    x = keras.layers.Rescaling(1.0, name="to_float")(inputs)
+    plain = keras.layers.Rescaling(1.0, name="to_float")(inputs)
     if image_shape[0] != network.input_size_px:
-        x = keras.layers.Resizing(network.input_size_px, network.input_size_px, antialias=True)(x)
-    for layer in build_augmentation(recipe.augmentation, seed):
-        x = layer(x)
+        plain = keras.layers.Resizing(network.input_size_px, network.input_size_px, antialias=True)(plain)
+    augmented = _chain(build_augmentation(recipe.augmentation, seed), plain)
     if not network.has_backbone:
-        x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
-        body = _add_convolutions(x, network.filters)
-        return Classifier(keras.Model(inputs, _add_output(body, network, n_classes)))
-    x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
-    x = build_scaling(BACKBONES[network.name].scaling)(x)
+        layers = [keras.layers.Rescaling(1 / 127.5, offset=-1), *_build_convolutions(network.filters)]
+        layers += _build_output(network, n_classes)
+        return Classifier(*(keras.Model(inputs, _chain(layers, x)) for x in (plain, augmented)))
+    scaling = build_scaling(BACKBONES[network.name].scaling)
     backbone = build_backbone(network, weights_dir)
-    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(x))
+    pooling = keras.layers.GlobalAveragePooling2D(name="features")
+
+    def extract(x: Any) -> Any:
+        return pooling(backbone(scaling(keras.layers.Concatenate()([x, x, x]))))
+
+    features = extract(plain)
     head_inputs = keras.Input(features.shape[1:])
-    head = keras.Model(head_inputs, _add_output(head_inputs, network, n_classes), name="head")
-    return Classifier(keras.Model(inputs, head(features)), backbone, keras.Model(inputs, features), head)
+    head = keras.Model(head_inputs, _chain(_build_output(network, n_classes), head_inputs), name="head")
+    return Classifier(
+        keras.Model(inputs, head(features)),
+        keras.Model(inputs, head(extract(augmented))),
+        backbone,
+        keras.Model(inputs, features),
+        head,
+    )
 
 
 def build_augmentation(augmentation: Augmentation, seed: int) -> list[keras.Layer]:
@@ -171,18 +182,24 @@ def set_trainable(classifier: Classifier, trainable: str, freeze_batch_norm: boo
         layer.trainable = i >= len(layers) - n_trained and not (freeze_batch_norm and is_batch_norm)
 
 
-def _add_convolutions(x: Any, filters: list[int]) -> Any:
+def _build_convolutions(filters: list[int]) -> list[keras.Layer]:
+    layers = []
     for n_filters in filters:
-        x = keras.layers.Conv2D(n_filters, 3, padding="same", activation="relu")(x)
-        x = keras.layers.MaxPooling2D()(x)
-    return keras.layers.Flatten()(x)
+        layers.append(keras.layers.Conv2D(n_filters, 3, padding="same", activation="relu"))
+        layers.append(keras.layers.MaxPooling2D())
+    return [*layers, keras.layers.Flatten()]
 
 
-def _add_output(x: Any, network: Network, n_classes: int) -> Any:
-    for n_units in network.units:
-        x = keras.layers.Dense(n_units, activation="relu")(x)
+def _build_output(network: Network, n_classes: int) -> list[keras.Layer]:
+    layers = [keras.layers.Dense(n_units, activation="relu") for n_units in network.units]
     if network.dropout:
-        x = keras.layers.Dropout(network.dropout)(x)
+        layers.append(keras.layers.Dropout(network.dropout))
     if n_classes == 2:
-        return keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
-    return keras.layers.Dense(n_classes, activation="softmax", name="probability")(x)
+        return [*layers, keras.layers.Dense(1, activation="sigmoid", name="probability")]
+    return [*layers, keras.layers.Dense(n_classes, activation="softmax", name="probability")]
+
+
+def _chain(layers: list[keras.Layer], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x

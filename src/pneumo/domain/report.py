@@ -1,5 +1,6 @@
 """The page a person reads."""
 
+import base64
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ class Report:
         is_synthetic: the images are drawn, and the page says so at the top.
         classes: names.
         counts: images by split (rows) and subtype (columns).
-        leaderboard: as `comparison.rank_runs` returns it, with `train_s` (mean seconds a run).
+        leaderboard: as `comparison.judge_combos` returns it, with `train_s` (mean seconds a run).
+        comparisons: as `comparison.compare_combos` returns them.
+        reference: the combo that the verdicts of the leaderboard speak of.
         missing_runs: names of runs that have no result.
         set_aside: `path` and `reason` of the files that were set aside.
         figures: heading -> paths relative to the page, with a caption each.
@@ -34,6 +37,8 @@ class Report:
     classes: tuple[str, ...]
     counts: pd.DataFrame
     leaderboard: pd.DataFrame
+    comparisons: pd.DataFrame
+    reference: str
     missing_runs: list[str]
     set_aside: pd.DataFrame
     figures: dict[str, list[tuple[str, str]]]
@@ -42,9 +47,28 @@ class Report:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the page as HTML; its pictures stay files beside it."""
+    """Write the page as one HTML file that holds its pictures.
+
+    Args:
+        report: its figures are read from beside the page.
+        path: of the page.
+    """
     environment = Environment(
         loader=PackageLoader("pneumo"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["digits"] = lambda value, n=3: "-" if pd.isna(value) else f"{value:.{n}f}"
-    write_text(path, environment.get_template("report.html").render(report=report))
+    environment.filters |= {"digits": _write_digits, "p_value": _write_p_value, "embed": _embed_png}
+    write_text(path, environment.get_template("report.html").render(report=report, folder=path.parent))
+
+
+def _write_digits(value: float, n: int = 3, sign: str = "") -> str:
+    return "-" if pd.isna(value) else f"{value:{sign}.{n}f}"
+
+
+def _write_p_value(p: float) -> str:
+    if pd.isna(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _embed_png(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -64,7 +64,8 @@ def fit_classifier(
             assert classifier.head is not None  # noqa: S101, a recipe checks that it has a backbone
             history = _fit(classifier.head, recipe, phase, data, load_features(), seed)
         else:
-            history = _fit(classifier.model, recipe, phase, data, data.images, seed)
+            model = classifier.augmented if phase.augment else classifier.model
+            history = _fit(model, recipe, phase, data, data.images, seed)
         histories.append(pd.DataFrame(history).assign(phase=name))
     whole = pd.concat(histories, ignore_index=True)
     whole.insert(0, "epoch", range(1, len(whole) + 1))

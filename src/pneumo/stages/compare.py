@@ -16,7 +16,7 @@ from pneumo.base.paths import exploration_dir, images_path, manifest_path, repor
 from pneumo.domain import comparison, figures
 from pneumo.domain.manifest import read_manifest
 from pneumo.domain.metrics import count_confusion
-from pneumo.domain.predictions import read_predictions
+from pneumo.domain.predictions import read_predictions, select_scores
 from pneumo.domain.report import Report, write_report
 
 N_CONTACT_IMAGES = 2
@@ -37,14 +37,27 @@ def run(params: Params) -> None:
     runs = comparison.tabulate_runs(
         {(run.combo, run.model, run.seed): read_json(run.report_dir / "metrics.json") for run in done}
     )
-    runs["train_s"] = [read_json(run.model_dir / "timing.json")["train_s"] for run in done]
-    leaderboard = comparison.rank_runs(runs)
-    predictions = comparison.join_predictions(
-        {run.name: read_predictions(run.model_dir / "predictions.csv") for run in done}
-    )
-    for name, table in (("runs", runs), ("leaderboard", leaderboard), ("predictions", predictions)):
+    tables = {run: read_predictions(run.model_dir / "predictions.csv") for run in done}
+    predictions = comparison.join_predictions({run.name: table for run, table in tables.items()})
+    thresholds = runs["threshold"].to_numpy(float)
+    decided = {
+        (run.combo, run.model, run.seed): decide(tables[run], threshold)
+        for run, threshold in zip(done, thresholds, strict=True)
+    }
+    draws = comparison.draw_scores(decided)
+    comparisons = comparison.compare_combos(decided, draws)
+    reference = find_reference(params)
+    leaderboard = comparison.add_mean_intervals(comparison.rank_runs(runs), draws)
+    leaderboard = comparison.judge_combos(leaderboard, comparisons, reference)
+    runs = comparison.add_run_intervals(runs, draws)
+    for name, table in (
+        ("runs", runs),
+        ("leaderboard", leaderboard),
+        ("comparisons", comparisons),
+        ("predictions", predictions),
+    ):
         with write_file(report / f"{name}.csv") as partial:
-            table.drop(columns="train_s", errors="ignore").to_csv(partial, index=False, float_format="%.6g")
+            table.to_csv(partial, index=False, float_format="%.6g")
     summary = comparison.summarize(leaderboard)
     write_json(report / "summary.json", {params.source: summary})
 
@@ -57,7 +70,8 @@ def run(params: Params) -> None:
     with write_folder(report / "figures") as folder:
         pictures = draw_figures(leaderboard, curves, matrices, params, title, folder)
         figures.save_figure(draw_contact_sheet(params, manifest, title), folder / "contact_sheet.png")
-    durations = runs.groupby(["combo", "model"])["train_s"].mean().rename("train_s").reset_index()
+    seconds = [read_json(run.model_dir / "timing.json")["train_s"] for run in done]
+    durations = runs.assign(train_s=seconds).groupby(["combo", "model"], as_index=False)["train_s"].mean()
     write_report(
         Report(
             experiment=params.experiment,
@@ -66,6 +80,8 @@ def run(params: Params) -> None:
             classes=CLASSES[params.task],
             counts=figures.count_images(manifest),
             leaderboard=leaderboard.merge(durations, on=["combo", "model"], how="left"),
+            comparisons=comparisons,
+            reference=reference,
             missing_runs=missing,
             set_aside=pd.read_csv(report / "data" / "quarantine.csv"),
             figures=pictures,
@@ -80,6 +96,26 @@ def run(params: Params) -> None:
     print(f"{len(done)} of {len(params.runs)} runs compared: {report / 'index.html'}")
     if missing:
         print(f"no result: {', '.join(missing)}")
+
+
+def decide(table: pd.DataFrame, threshold: float) -> comparison.Decided:
+    """Turn a run's stored probabilities for the test set into decisions.
+
+    Args:
+        table: predictions.csv.
+        threshold: chosen on validation; nan takes the class of most probability.
+    """
+    test = select_scores(table, "test")
+    if np.isnan(threshold):
+        y_pred = test.probabilities.argmax(axis=1)
+    else:
+        y_pred = (test.probabilities[:, 1] >= threshold).astype(np.int64)
+    return comparison.Decided(test.y_true, test.probabilities, y_pred, test.patients)
+
+
+def find_reference(params: Params) -> str:
+    """Return the combo that the others are compared with: the first without steps, else the first."""
+    return next((combo for combo, steps in params.combos.items() if not steps), next(iter(params.combos)))
 
 
 def group_runs(runs: list[Run]) -> dict[tuple[str, str], list[Run]]:
@@ -140,7 +176,7 @@ def draw_figures(
     for metric, label in (("roc_auc", "ROC AUC"), ("accuracy", "accuracy")):
         figure = figures.plot_metric_bars(ordered, metric, label, f"{title}: test {label}")
         figures.save_figure(figure, folder / f"{metric}.png")
-        bars.append((f"figures/{metric}.png", f"{label}: mean over seeds, with the least and the greatest"))
+        bars.append((f"figures/{metric}.png", f"{label}: mean over seeds and 95 % interval"))
     rocs, confusions = [], []
     for model in params.models:
         heading = f"{title}\n{model}, test"

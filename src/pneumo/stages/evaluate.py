@@ -54,8 +54,11 @@ def run(params: Params, run: Run) -> None:
         )
         history = pd.read_csv(run.model_dir / "history.csv")
         figures.save_figure(figures.plot_history(history, f"{title}\n{run.name}"), folder / "history.png")
-    test_scores = scores["test"]
-    print(f"{run.name}: test ROC AUC {test_scores['roc_auc']:.3f}, accuracy {test_scores['accuracy']:.3f}")
+    shown = (
+        f"{label} {'undefined' if scores['test'][metric] is None else format(scores['test'][metric], '.3f')}"
+        for metric, label in (("roc_auc", "ROC AUC"), ("accuracy", "accuracy"))
+    )
+    print(f"{run.name}: test {', '.join(shown)}")
 
 
 def score_two_classes(scores: Scores, threshold: float) -> metrics.Scorecard:

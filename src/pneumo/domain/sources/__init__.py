@@ -47,6 +47,9 @@ def load_source(name: str, overrides: Mapping[str, Any]) -> Source:
         PneumoError: there is no such file, or a key or value is not as its kind of source has it.
     """
     config: dict[str, Any] = dict(load_group("data", name, overrides))
+    missing = [key for key in ("kind", "title", "synthetic") if key not in config]
+    if missing:
+        raise PneumoError(f"conf/data/{name}.yaml: missing {', '.join(missing)}.")
     common = {key: config.pop(key) for key in ("kind", "title", "synthetic")}
     settings = build(_source(common["kind"]).Settings, config, f"conf/data/{name}.yaml")
     return Source(**common, settings=settings)
