@@ -1,7 +1,7 @@
 """How sure a score is, and whether two combos differ: bootstrap over patients, DeLong, McNemar, Holm.
 
 A patient's images resemble one another, so patients are drawn, never images. Seeds add spread of their own:
-training again would give other models.
+training again would give other models. With fewer than some 30 patients a class, a bootstrap is too sure.
 """
 
 from collections.abc import Sequence
