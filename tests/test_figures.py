@@ -40,6 +40,8 @@ LEADERBOARD = pd.DataFrame(
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
 
+BINS = pd.DataFrame({"n": [5, 5], "predicted": [0.2, 0.7], "observed": [0.4, 0.6]})
+BENEFIT = pd.DataFrame({"threshold": [0.1, 0.5], "model": [0.4, 0.2], "all": [0.4, -0.2], "none": [0.0, 0.0]})
 DRAW = {
     "plot_class_counts": lambda: figures.plot_class_counts(MANIFEST, TITLE),
     "plot_image_sizes": lambda: figures.plot_image_sizes(MANIFEST, TITLE),
@@ -53,6 +55,8 @@ DRAW = {
     ),
     "plot_metric_bars": lambda: figures.plot_metric_bars(LEADERBOARD, "roc_auc", "ROC AUC", TITLE),
     "plot_history": lambda: figures.plot_history(HISTORY, TITLE),
+    "plot_reliability": lambda: figures.plot_reliability({"as predicted": BINS, "scaled": BINS}, TITLE),
+    "plot_net_benefit": lambda: figures.plot_net_benefit(BENEFIT, TITLE),
 }
 
 

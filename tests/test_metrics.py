@@ -191,6 +191,20 @@ def test_sensitivity_takes_the_highest_threshold_that_reaches_it(y_true, y_score
     assert score_decisions(y_true, (y_score >= received).astype(int))["sensitivity"] >= sensitivity
 
 
+@each(SCORES)
+@pytest.mark.parametrize("cost_ratio", [0.1, 1.0, 20.0])
+def test_cost_takes_the_highest_threshold_of_the_least_cost(y_true, y_score, cost_ratio):
+    def find_cost(sensitivity, specificity):
+        missed, alarms = (1 - sensitivity) * y_true.sum(), (1 - specificity) * (1 - y_true).sum()
+        return round(missed * cost_ratio + alarms, 9)
+
+    rows = try_every_threshold(y_true, y_score)
+    least = min(find_cost(*of_row) for _, *of_row in rows)
+    expected = next(threshold for threshold, *of_row in rows if find_cost(*of_row) == least)
+    received = choose_threshold(y_true, y_score, Threshold(ThresholdMethod.cost, cost_ratio=cost_ratio))
+    assert received == pytest.approx(min(expected, 1), abs=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_rounding_down_keeps_what_the_threshold_reaches(seed):
     y_true, y_score = draw_scores(seed, digits=16)

@@ -295,6 +295,14 @@ class TestEvaluate:
             evaluate.run(load_params(), each)
         assert read_metrics(run)["threshold"] == read_metrics(other)["threshold"]
         assert read_metrics(other)["test"]["accuracy"] == 1
+        for key in ("temperature", "val"):
+            assert read_metrics(run)[key] == read_metrics(other)[key]
+        points = [pd.read_csv(each.report_dir / "operating_points.csv") for each in (run, other)]
+        on_val = ["method", "threshold", "sensitivity_val", "specificity_val"]
+        pd.testing.assert_frame_equal(points[0][on_val], points[1][on_val])
+        assert points[0]["method"].tolist() == ["youden", "sensitivity", "cost", "0.5"]
+        assert points[0]["threshold"].tolist() == [0.4, 0.4, 0.4, 0.5]
+        assert points[0]["sensitivity"].tolist() == pytest.approx([2 / 3] * 3 + [1 / 3], abs=1e-5)
 
     def test_threshold_method(self, run, workspace):
         edit_params(workspace, "{method: youden}", "{method: sensitivity, sensitivity: 0.6}")
@@ -325,6 +333,11 @@ class TestEvaluate:
             "roc.png",
             "precision_recall.png",
             "history.png",
+            "calibration.csv",
+            "calibration.png",
+            "operating_points.csv",
+            "net_benefit.csv",
+            "net_benefit.png",
         }
 
     def test_twice_gives_the_same_bytes(self, run):

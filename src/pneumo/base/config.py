@@ -34,6 +34,7 @@ class ThresholdMethod(Enum):
 
     youden = "youden"
     sensitivity = "sensitivity"
+    cost = "cost"
 
 
 @dataclass
@@ -60,15 +61,19 @@ class Threshold:
     """The decision threshold, chosen on the validation set.
 
     Attributes:
-        method: `youden` (greatest sensitivity + specificity) or `sensitivity` (highest that reaches one).
+        method: `youden` (greatest sensitivity + specificity), `sensitivity` (highest that reaches one) or
+            `cost` (least cost of errors).
         sensitivity: the sensitivity to reach, a fraction in (0, 1]; used by that method only.
+        cost_ratio: how many false alarms are as bad as one missed case; used by `cost` only.
     """
 
     method: ThresholdMethod
     sensitivity: float = 0.95
+    cost_ratio: float = 5.0
 
     def __post_init__(self) -> None:
         expect(0 < self.sensitivity <= 1, "threshold.sensitivity", "a fraction in (0, 1]", self.sensitivity)
+        expect(0 < self.cost_ratio < float("inf"), "threshold.cost_ratio", "above 0", self.cost_ratio)
 
 
 @dataclass

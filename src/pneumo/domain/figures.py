@@ -209,6 +209,41 @@ def plot_metric_bars(leaderboard: pd.DataFrame, metric: str, label: str, title: 
     return figure
 
 
+def plot_reliability(bins: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Plot what is observed against what is predicted; on the diagonal, a probability means what it says.
+
+    Args:
+        bins: name -> frame with `predicted` and `observed`.
+        title: names the data set.
+    """
+    figure, axes = _figure(6.6, 5.2, title)
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--")
+    for i, (name, table) in enumerate(bins.items()):
+        axes.plot(
+            table["predicted"], table["observed"], marker="o", markersize=4, color=_COLORS[i], label=name
+        )
+    axes.set(xlabel="predicted probability", ylabel="observed fraction", xlim=(0, 1.01), ylim=(-0.01, 1.01))
+    _legend_outside(figure, axes)
+    return figure
+
+
+def plot_net_benefit(benefit: pd.DataFrame, title: str) -> Figure:
+    """Plot net benefit by threshold (a decision curve).
+
+    Args:
+        benefit: with `threshold`, `model`, `all` and `none`.
+        title: names the data set.
+    """
+    figure, axes = _figure(6.6, 4.2, title)
+    labels = {"model": "act on the model", "all": "act on everybody", "none": "act on nobody"}
+    for i, (column, label) in enumerate(labels.items()):
+        axes.plot(benefit["threshold"], benefit[column], color=_COLORS[i], linewidth=1.4, label=label)
+    top = max(float(benefit["model"].max()), float(benefit["all"].max()), 0.01)
+    axes.set(xlabel="threshold", ylabel="net benefit a child", xlim=(0, 1), ylim=(-0.25 * top, 1.05 * top))
+    _legend_outside(figure, axes)
+    return figure
+
+
 def plot_history(history: pd.DataFrame, title: str) -> Figure:
     """Plot loss and AUC by epoch, for training and validation.
 

@@ -33,7 +33,8 @@ def choose_threshold(y_true: IntArray, y_score: FloatArray, threshold: Threshold
     """Choose a decision threshold on validation data.
 
     Among the observed scores: `youden` takes the highest that maximises sensitivity + specificity (Youden
-    1950), `sensitivity` the highest that reaches the given sensitivity.
+    1950), `sensitivity` the highest that reaches the given sensitivity, `cost` the highest of the least cost,
+    where a missed case costs as much as `cost_ratio` false alarms.
 
     Args:
         y_true: int array of shape (n,), 1 is positive.
@@ -51,8 +52,13 @@ def choose_threshold(y_true: IntArray, y_score: FloatArray, threshold: Threshold
     false_positive_rate, sensitivity, candidates = roc_curve(y_true, y_score, drop_intermediate=False)
     if threshold.method is ThresholdMethod.youden:
         best = int(np.argmax(sensitivity - false_positive_rate))
-    else:
+    elif threshold.method is ThresholdMethod.sensitivity:
         best = int(np.argmax(sensitivity >= threshold.sensitivity))
+    else:
+        n_positive = int(y_true.sum())
+        missed = (1 - sensitivity) * n_positive
+        alarms = false_positive_rate * (len(y_true) - n_positive)
+        best = int(np.argmin(np.round(missed * threshold.cost_ratio + alarms, 9)))
     return math.floor(min(candidates[best], 1.0) * 1e6) / 1e6
 
 
