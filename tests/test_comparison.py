@@ -38,6 +38,8 @@ def result(val_roc_auc=0.9, at_half=True, **test):
     """Return a metrics.json with 0.5 for every metric that is not named."""
     scores = dict.fromkeys(METRICS, 0.5)
     content = {"threshold": 0.3, "test": scores | test, "val": scores | {"roc_auc": val_roc_auc}}
+    content |= {"temperature": 1.5, "calibration": {"calibration_error": 0.1}}
+    content["calibration_scaled"] = {"calibration_error": 0.05}
     return content | ({"test_at_0.5": scores} if at_half else {})
 
 
@@ -392,6 +394,7 @@ def write_page(path, **changes):
         "leaderboard": judge_combos(leaderboard, comparisons, "raw").assign(train_s=56.7),
         "comparisons": comparisons,
         "reference": "raw",
+        "operating_points": None,
         "missing_runs": [],
         "set_aside": pd.DataFrame({"path": ["train/<i>.jpeg"], "reason": ["empty file"]}),
         "figures": {"How they compare": [("figures/roc_auc.png", "mean & range")]},

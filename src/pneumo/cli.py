@@ -64,6 +64,7 @@ def _build_parser() -> argparse.ArgumentParser:
         command.add_argument("--combo", required=True, help="a key of combos in params.yaml")
         command.add_argument("--model", required=True, help="a key of models in params.yaml")
         command.add_argument("--seed", required=True, type=int, help="one of seeds in params.yaml")
+    add("audit", _audit, "Look for what a model could score with without seeing lungs.")
     add("compare", _compare, "Write the report over all runs.")
     predict = add("predict", _predict, "Classify image files with a trained model.")
     predict.add_argument("model", type=Path, help="a model.keras that a run left")
@@ -108,6 +109,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     from pneumo.stages import evaluate
 
     evaluate.run(params, run)
+
+
+def _audit(options: argparse.Namespace) -> None:  # noqa: ARG001
+    from pneumo.stages import audit
+
+    audit.run(load_params())
 
 
 def _compare(options: argparse.Namespace) -> None:  # noqa: ARG001

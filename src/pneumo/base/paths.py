@@ -28,6 +28,11 @@ def images_path(source: str, combo: str) -> Path:
     return DATA_DIR / source / combo / "images.npy"
 
 
+def audit_dir(experiment: str) -> Path:
+    """Folder of what `audit` found."""
+    return report_dir(experiment) / "audit"
+
+
 def report_dir(experiment: str) -> Path:
     """Folder of an experiment's report."""
     return Path("reports") / experiment

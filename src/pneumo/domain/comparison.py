@@ -76,7 +76,8 @@ def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> 
 
     Returns:
         Frame with `combo`, `model`, `seed`, `threshold`, METRICS on the test set at the validation threshold,
-        the same with the suffix `_at_0.5` (two classes only), and `val_roc_auc`.
+        the same with the suffix `_at_0.5` (two classes only), `val_roc_auc`, `temperature`,
+        `calibration_error` on the test set, and `calibration_error_scaled` by the temperature.
     """
     rows = []
     for (combo, model, seed), result in results.items():
@@ -84,7 +85,11 @@ def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> 
         row |= {metric: result["test"][metric] for metric in METRICS}
         if "test_at_0.5" in result:
             row |= {f"{metric}_at_0.5": result["test_at_0.5"][metric] for metric in METRICS}
-        rows.append(row | {"val_roc_auc": result["val"]["roc_auc"]})
+        row["val_roc_auc"] = result["val"]["roc_auc"]
+        row["temperature"] = result["temperature"]
+        row["calibration_error"] = result["calibration"]["calibration_error"]
+        row["calibration_error_scaled"] = result["calibration_scaled"]["calibration_error"]
+        rows.append(row)
     return pd.DataFrame(rows).astype(dict.fromkeys(METRICS, float))  # None, an undefined metric, becomes nan
 
 
@@ -114,11 +119,15 @@ def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
         runs: as `tabulate_runs` returns them, at least one.
 
     Returns:
-        One row a combo and model: `n_seeds`, `val_roc_auc`, and the mean of each of METRICS on the test set.
+        One row a combo and model: `n_seeds`, and the means of `val_roc_auc`, `calibration_error`,
+        `calibration_error_scaled` and each of METRICS on the test set.
         Seeds for which a metric is not defined are left out of it.
     """
     groups = runs.groupby(["combo", "model"], sort=False)
-    table = groups.agg(n_seeds=("seed", "size"), val_roc_auc=("val_roc_auc", "mean"))
+    table = groups.agg(
+        n_seeds=("seed", "size"),
+        **{name: (name, "mean") for name in ("val_roc_auc", "calibration_error", "calibration_error_scaled")},
+    )
     table = table.join(groups[list(METRICS)].mean()).reset_index()
     return table.sort_values("val_roc_auc", ascending=False, kind="stable", ignore_index=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from pneumo.base.artifacts import write_text
 
@@ -24,6 +24,8 @@ class Report:
         leaderboard: as `comparison.judge_combos` returns it, with `train_s` (mean seconds a run).
         comparisons: as `comparison.compare_combos` returns them.
         reference: the combo that the verdicts of the leaderboard speak of.
+        operating_points: as `evaluate` writes them for one run of the leaderboard's first row, or None.
+        findings: of the audit, as `stages.audit` writes them.
         missing_runs: names of runs that have no result.
         set_aside: `path` and `reason` of the files that were set aside.
         figures: heading -> paths relative to the page, with a caption each.
@@ -39,6 +41,8 @@ class Report:
     leaderboard: pd.DataFrame
     comparisons: pd.DataFrame
     reference: str
+    operating_points: pd.DataFrame | None
+    findings: pd.DataFrame
     missing_runs: list[str]
     set_aside: pd.DataFrame
     figures: dict[str, list[tuple[str, str]]]
@@ -47,17 +51,22 @@ class Report:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the page as one HTML file that holds its pictures.
+    """Write the page as one HTML file that holds its pictures, and model_card.md beside it.
 
     Args:
         report: its figures are read from beside the page.
         path: of the page.
     """
     environment = Environment(
-        loader=PackageLoader("pneumo"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("pneumo"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters |= {"digits": _write_digits, "p_value": _write_p_value, "embed": _embed_png}
     write_text(path, environment.get_template("report.html").render(report=report, folder=path.parent))
+    card = environment.get_template("model_card.md").render(report=report)
+    write_text(path.parent / "model_card.md", card.lstrip())
 
 
 def _write_digits(value: float, n: int = 3, sign: str = "") -> str:

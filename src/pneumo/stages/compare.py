@@ -12,7 +12,7 @@ from pneumo.base.artifacts import hash_file, read_json, write_file, write_folder
 from pneumo.base.config import PARAMS_PATH, Params, Run, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES, Subtype
-from pneumo.base.paths import exploration_dir, images_path, manifest_path, report_dir
+from pneumo.base.paths import audit_dir, exploration_dir, images_path, manifest_path, report_dir
 from pneumo.domain import comparison, figures
 from pneumo.domain.manifest import read_manifest
 from pneumo.domain.metrics import count_confusion
@@ -67,8 +67,11 @@ def run(params: Params) -> None:
     matrices = {name: average_confusion(group, params) for name, group in group_runs(done).items()}
     with write_folder(report / "plots") as folder:
         write_plots(leaderboard, curves, done, folder)
+    winner = leaderboard.iloc[0]
+    best = next(run for run in done if (run.combo, run.model) == (winner["combo"], winner["model"]))
     with write_folder(report / "figures") as folder:
         pictures = draw_figures(leaderboard, curves, matrices, params, title, folder)
+        pictures["Are the probabilities right?"] = copy_pictures(best, folder)
         figures.save_figure(draw_contact_sheet(params, manifest, title), folder / "contact_sheet.png")
     seconds = [read_json(run.model_dir / "timing.json")["train_s"] for run in done]
     durations = runs.assign(train_s=seconds).groupby(["combo", "model"], as_index=False)["train_s"].mean()
@@ -82,6 +85,8 @@ def run(params: Params) -> None:
             leaderboard=leaderboard.merge(durations, on=["combo", "model"], how="left"),
             comparisons=comparisons,
             reference=reference,
+            operating_points=read_operating_points(best),
+            findings=pd.read_csv(audit_dir(params.experiment) / "findings.csv"),
             missing_runs=missing,
             set_aside=pd.read_csv(report / "data" / "quarantine.csv"),
             figures=pictures,
@@ -206,6 +211,26 @@ def draw_figures(
             ),
         ],
     }
+
+
+def copy_pictures(run: Run, folder: Path) -> list[tuple[str, str]]:
+    """Copy one run's pictures that the page shows and return (path from the page, caption)."""
+    captions = {
+        "calibration.png": f"{run.name}: observed fraction by predicted probability, in equal bins",
+        "net_benefit.png": f"{run.name}: net benefit (true alarms less false ones, weighed by the threshold)",
+    }
+    shown = []
+    for name, caption in captions.items():
+        if (run.report_dir / name).is_file():
+            shutil.copyfile(run.report_dir / name, folder / name)
+            shown.append((f"figures/{name}", caption))
+    return shown
+
+
+def read_operating_points(run: Run) -> pd.DataFrame | None:
+    """Read one run's operating points; None for more than two classes, which have none."""
+    path = run.report_dir / "operating_points.csv"
+    return pd.read_csv(path, dtype={"method": str}) if path.is_file() else None
 
 
 def draw_contact_sheet(params: Params, manifest: pd.DataFrame, title: str) -> figures.Figure:

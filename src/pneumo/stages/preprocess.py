@@ -1,21 +1,10 @@
 """preprocess: the manifest's files -> data/<source>/<combo>/images.npy."""
 
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import cv2
-import numpy as np
-from tqdm import tqdm
-
-from pneumo.base.artifacts import write_file
 from pneumo.base.config import Params
 from pneumo.base.paths import images_path, manifest_path
-from pneumo.domain.images import decode_image
 from pneumo.domain.manifest import read_manifest
-from pneumo.domain.transforms import Image, Step, apply_steps, parse_combo
-
-# Rows in flight at a time: bounds memory, whatever the number of images.
-N_IN_FLIGHT = 256
+from pneumo.domain.preprocessing import write_images
+from pneumo.domain.transforms import parse_combo
 
 
 def run(params: Params, combo: str) -> None:
@@ -25,27 +14,3 @@ def run(params: Params, combo: str) -> None:
     target = images_path(params.source, combo)
     write_images(paths, steps, target)
     print(f"{combo}: {' -> '.join(step.name for step in steps)}: {len(paths)} images in {target}")
-
-
-def write_images(paths: list[str], steps: list[Step], target: Path) -> None:
-    """Preprocess files into one array, uint8 of shape (n, size_px, size_px, 1), in parallel.
-
-    Args:
-        paths: of n image files.
-        steps: as `parse_combo` returns them.
-        target: .npy file; row i comes from path i.
-    """
-    cv2.setNumThreads(1)  # the threads are ours, one an image
-
-    def preprocess(path: str) -> Image:
-        return apply_steps(decode_image(Path(path).read_bytes()).pixels, steps)
-
-    size_px = next(step.parameters["size_px"] for step in steps if step.name == "resize")
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size_px, size_px, 1)}
-    with write_file(target) as partial, partial.open("wb") as file, ThreadPoolExecutor() as pool:
-        np.lib.format.write_array_header_1_0(file, header)
-        with tqdm(total=len(paths), desc=target.parent.name, unit="image") as progress:
-            for start in range(0, len(paths), N_IN_FLIGHT):
-                for image in pool.map(preprocess, paths[start : start + N_IN_FLIGHT]):
-                    file.write(image.tobytes())
-                    progress.update()
