@@ -231,7 +231,7 @@ def find_doubtful_labels(manifest: pd.DataFrame, images: npt.NDArray[np.uint8]) 
         `id`, `label` and `probability` of that label, where it is at most 2 %; the least probable first.
     """
     y_true = _number_labels(manifest)
-    positive = _predict_out_of_fold(_build_linear(0.001), shrink(images, 32), y_true, manifest["patient"])
+    positive = _predict_out_of_fold(_build_linear(0.01), shrink(images, 32), y_true, manifest["patient"])
     table = manifest[["id", "label"]].assign(
         probability=np.where(y_true == 1, positive, 1 - positive).round(5)
     )
