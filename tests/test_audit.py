@@ -130,6 +130,16 @@ class TestCopies:
         assert (finding.value, finding.is_problem) == (1, True)
 
 
+def test_too_few_patients_are_not_judged():
+    manifest, images = make_manifest(48), make_images(48)
+    images[is_pneumonia(manifest), :2] = 255
+    finding = audit.check_border(manifest, images)
+    assert np.isnan(finding.value)
+    assert not finding.is_problem
+    assert finding.text.startswith("Not known")
+    assert len(audit.find_doubtful_labels(manifest, images)) == 0
+
+
 def test_labels_that_were_swapped_are_found():
     n = 1200
     manifest, images = make_manifest(n), make_images(n) // 2

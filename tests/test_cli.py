@@ -45,7 +45,7 @@ def folder(tmp_path, monkeypatch):
 def calls(monkeypatch):
     """Put a stage of every name in place that only says how it was called."""
     received = []
-    for name in ("download", "prepare", "preprocess", "train", "evaluate", "compare"):
+    for name in ("download", "prepare", "preprocess", "train", "evaluate", "audit", "compare"):
         stage = SimpleNamespace(run=lambda *arguments, name=name: received.append((name, *arguments)))
         monkeypatch.setattr(pneumo.stages, name, stage, raising=False)
     return received
@@ -136,7 +136,7 @@ def test_outside_of_a_project(capsys, tmp_path):
 # Stages
 
 
-@pytest.mark.parametrize("name", ["download", "prepare", "compare"])
+@pytest.mark.parametrize("name", ["download", "prepare", "audit", "compare"])
 def test_stages_of_the_whole_experiment(calls, name):
     assert main([name]) == 0
     assert calls == [(name, load_params())]

@@ -373,6 +373,21 @@ def test_predictions_on_other_images_are_not_joined():
 # The page
 
 
+POINT = {
+    f"{name}{suffix}": [0.9]
+    for name in ("sensitivity", "specificity", "precision", "npv")
+    for suffix in ("", "_val")
+}
+FINDINGS = pd.DataFrame(
+    {
+        "question": ["Is it the border?", "Are there copies?"],
+        "value": [0.9712, 0],
+        "low": [0.96, np.nan],
+        "high": [0.98, np.nan],
+        "is_problem": [True, False],
+        "text": ["Crop it.", "None."],
+    }
+)
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -394,7 +409,8 @@ def write_page(path, **changes):
         "leaderboard": judge_combos(leaderboard, comparisons, "raw").assign(train_s=56.7),
         "comparisons": comparisons,
         "reference": "raw",
-        "operating_points": None,
+        "operating_points": pd.DataFrame({"method": ["youden"], "threshold": [0.25], **POINT}),
+        "findings": FINDINGS,
         "missing_runs": [],
         "set_aside": pd.DataFrame({"path": ["train/<i>.jpeg"], "reason": ["empty file"]}),
         "figures": {"How they compare": [("figures/roc_auc.png", "mean & range")]},
@@ -425,9 +441,31 @@ def test_page_shows_all_there_is(tmp_path):
         "raw - clahe",
         "no difference shown",
         "<small>0.",
+        "Is it the border?",
+        "0.971",
+        "Crop it.",
+        "youden",
     ):
         assert text in page
     assert "<b>" not in page
+
+
+def test_model_card_of_the_best_on_validation(tmp_path):
+    write_page(tmp_path / "index.html")
+    card = (tmp_path / "model_card.md").read_text()
+    assert card.startswith("# Model card: cnn on raw\n")
+    for text in (
+        "Not a medical device",
+        "X-rays <b>& more</b>",
+        "| split | normal | viral |\n|---|---|---|\n| train | 12 | 34 |\n\n",
+        "| roc_auc | 0.812 | 0.",
+        "Is it the border? 0.971. Crop it.",
+    ):
+        assert text in card
+    assert "Are there copies?" not in card
+    assert "synthetic" not in card
+    write_page(tmp_path / "index.html", is_synthetic=True)
+    assert "Trained on synthetic data" in (tmp_path / "model_card.md").read_text()
 
 
 def test_page_holds_its_pictures_and_needs_nothing_else(tmp_path):

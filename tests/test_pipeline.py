@@ -18,6 +18,7 @@ ALL_STAGES = [
     "train@clahe-dense-0",
     "evaluate@raw-dense-0",
     "evaluate@clahe-dense-0",
+    "audit",
     "compare",
 ]
 TRAINS, EVALUATES = ALL_STAGES[4:6], ALL_STAGES[6:8]

@@ -17,7 +17,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.cli import main
 from pneumo.domain.images import decode_image
 from pneumo.domain.transforms import apply_steps, parse_combo
-from pneumo.stages import compare, download, evaluate, prepare, preprocess
+from pneumo.stages import audit, compare, download, evaluate, prepare, preprocess
 from tiny_project import PARAMS, ROOT
 
 TRAIN = ["train", "--combo", "raw", "--model", "dense", "--seed", "0"]
@@ -396,6 +396,7 @@ def compared(tmp_path_factory, phantom_data):
             run = Run("tiny", combo, "dense", seed)
             write_run(run, predictions)
             evaluate.run(params, run)
+        audit.run(params)
         with contextlib.redirect_stdout(io.StringIO()) as output:
             compare.run(params)
     return root, output.getvalue()
@@ -456,7 +457,7 @@ class TestCompare:
 
     def test_page_holds_its_pictures(self, report):
         page = (report / "index.html").read_text()
-        assert len(re.findall(r'<img src="data:image/png;base64,iVBOR', page)) == page.count("<img ") == 8
+        assert len(re.findall(r'<img src="data:image/png;base64,iVBOR', page)) == page.count("<img ") == 10
         assert "Synthetic data." in page
         assert "removed" not in page
         assert find_partials(report) == []

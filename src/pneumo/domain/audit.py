@@ -25,6 +25,7 @@ IntArray = npt.NDArray[np.int64]
 
 N_FOLDS = 5
 N_DRAWS = 500
+MIN_PATIENTS = 10  # of each class; with fewer, a classifier is not asked
 BORDER_FRACTION = 0.06
 SHORTCUT_AUC = 0.6  # what cannot see lungs should be near 0.5
 COARSE_AUC = 0.9  # what sees no more than brightness or an outline may be better than chance, but not good
@@ -155,15 +156,8 @@ def check_shift(manifest: pd.DataFrame, images: npt.NDArray[np.uint8], label: st
         if is_problem
         else "They look alike, so what validation says should hold on the test set."
     )
-    return Finding(
-        f"shift_{label}",
-        f"Can {label} images of the training set be told from those of the test set?",
-        area.value,
-        area.low,
-        area.high,
-        is_problem,
-        meaning,
-    )
+    question = f"Can {label} images of the training set be told from those of the test set?"
+    return _report(f"shift_{label}", question, area, is_problem, meaning)
 
 
 def find_copies(manifest: pd.DataFrame, images: npt.NDArray[np.uint8]) -> pd.DataFrame:
@@ -231,6 +225,8 @@ def find_doubtful_labels(manifest: pd.DataFrame, images: npt.NDArray[np.uint8]) 
         `id`, `label` and `probability` of that label, where it is at most 2 %; the least probable first.
     """
     y_true = _number_labels(manifest)
+    if not _are_enough(y_true, manifest["patient"]):
+        return pd.DataFrame({"id": [], "label": [], "probability": []})
     positive = _predict_out_of_fold(_build_linear(0.01), shrink(images, 32), y_true, manifest["patient"])
     table = manifest[["id", "label"]].assign(
         probability=np.where(y_true == 1, positive, 1 - positive).round(5)
@@ -272,14 +268,11 @@ class _Area:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
-
 
 def _judge_shortcut(check: str, question: str, area: _Area, why: str) -> Finding:
     is_problem = area.low > SHORTCUT_AUC
     text = why if is_problem else "Next to nothing there goes with the class."
-    return Finding(check, question, area.value, area.low, area.high, is_problem, text)
+    return _report(check, question, area, is_problem, text)
 
 
 def _judge_coarse(check: str, question: str, area: _Area) -> Finding:
@@ -290,6 +283,12 @@ def _judge_coarse(check: str, question: str, area: _Area) -> Finding:
         if is_problem
         else "A network has to beat this to show that it sees more."
     )
+    return _report(check, question, area, is_problem, text)
+
+
+def _report(check: str, question: str, area: _Area, is_problem: bool, text: str) -> Finding:
+    if np.isnan(area.value):
+        text = f"Not known: fewer than {MIN_PATIENTS} patients on one side."
     return Finding(check, question, area.value, area.low, area.high, is_problem, text)
 
 
@@ -301,6 +300,11 @@ def _build_linear(strength: float) -> Any:
     return make_pipeline(
         StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=500)
     )
+
+
+def _are_enough(y_true: IntArray, patients: pd.Series) -> bool:
+    n_patients = [patients[y_true == number].nunique() for number in (0, 1)]
+    return min(n_patients) >= MIN_PATIENTS
 
 
 def _predict_out_of_fold(
@@ -317,6 +321,8 @@ def _predict_out_of_fold(
 def _score_classifier(
     classifier: ClassifierMixin, features: FloatArray, y_true: IntArray, patients: pd.Series
 ) -> _Area:
+    if not _are_enough(y_true, patients):
+        return _Area(float("nan"), float("nan"), float("nan"))
     positive = _predict_out_of_fold(classifier, features, y_true, patients)
     drawn = statistics.draw_weights(patients.to_numpy(object), y_true, N_DRAWS, seed=0)
     weights = np.vstack([np.ones(len(y_true)), drawn])
