@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -496,3 +497,14 @@ def test_undefined_metrics_are_a_dash(tmp_path):
 def test_warnings_stand_on_the_page_where_they_are_due(tmp_path, change, text):
     assert text in write_page(tmp_path / "index.html", **change)
     assert text not in write_page(tmp_path / "index.html")
+
+
+@pytest.mark.slow
+def test_sixty_runs_are_compared_in_a_minute():
+    keys = [(f"combo{c}", f"model{m}", s) for c in range(5) for m in range(4) for s in range(3)]
+    runs = make_runs(dict.fromkeys(keys, 1.0), n=624)
+    start = time.monotonic()
+    draws = draw_scores(runs)
+    assert len(compare_combos(runs, draws)) == 4 * 10 * len(SUMMARY_METRICS)
+    add_mean_intervals(rank({key: result() for key in keys}), draws)
+    assert time.monotonic() - start < 60  # 8 s on 2 idle cores

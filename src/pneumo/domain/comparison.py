@@ -26,7 +26,7 @@ METRICS = (
     "log_loss",
 )
 SUMMARY_METRICS = ("roc_auc", "accuracy", "sensitivity", "specificity")
-LEVEL = 0.05  # a difference is called one when its p, corrected over the whole table, is at most this
+SIGNIFICANCE = 0.05  # a difference is called one when its p, corrected over the whole table, is at most this
 _SEED = 0  # of every random draw here
 _RANGES = {"mcc": (-1, 1), "brier_score": (0, 2), "log_loss": (0, np.inf)}  # of the others: 0 to 1
 _GRID = np.linspace(0, 1, 201)
@@ -216,7 +216,7 @@ def compare_combos(runs: Mapping[RunKey, Decided], draws: Draws) -> pd.DataFrame
         return pd.DataFrame(columns=list(_COMPARISON_COLUMNS))
     table = pd.DataFrame(rows)
     table["p_holm"] = statistics.correct_holm(table["p"].to_numpy(float))
-    strictest = LEVEL / max(1, int(table["p"].notna().sum()))
+    strictest = SIGNIFICANCE / max(1, int(table["p"].notna().sum()))
     table["smallest_detectable"] = [result.smallest_detectable(strictest) for result in table.pop("result")]
     return table[list(_COMPARISON_COLUMNS)]
 
@@ -351,6 +351,6 @@ def _compare_majorities(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) ->
 
 
 def _say(difference: float, p: float, reference: str) -> str:
-    if not p <= LEVEL:
+    if not p <= SIGNIFICANCE:
         return "no difference shown"
     return f"{'better' if difference > 0 else 'worse'} than {reference}"

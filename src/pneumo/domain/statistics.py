@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 N_DRAWS = 2000
-LEVEL = 0.95
+COVERAGE = 0.95
 POWER = 0.8
 
 
@@ -141,11 +141,11 @@ def join_seeds(draws: FloatArray, spread: SeedSpread, seed: int) -> FloatArray:
     return mean + np.sqrt(spread.variance / len(draws)) * noise
 
 
-def find_interval(draws: FloatArray, level: float = LEVEL) -> tuple[float, float]:
+def find_interval(draws: FloatArray, coverage: float = COVERAGE) -> tuple[float, float]:
     """Return the percentile interval of draws; (nan, nan) where most of them are undefined."""
     if np.isnan(draws).mean() > 0.5:
         return float("nan"), float("nan")
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(draws, [(1 - coverage) / 2, (1 + coverage) / 2])
     return float(low), float(high)
 
 
