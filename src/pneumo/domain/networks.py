@@ -19,6 +19,7 @@ from pneumo.domain.recipe import (
 )
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
+IMAGENET_MEAN_BGR = np.array([103.939, 116.779, 123.68])
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 
 
@@ -121,13 +122,17 @@ def build_augmentation(augmentation: Augmentation, seed: int) -> list[keras.Laye
 
 
 def build_scaling(scaling: Scaling) -> keras.Layer:
-    """Build the layer that does what a backbone's preprocess_input does.
+    """Build the layer that does what a backbone's preprocess_input does to grey images.
 
     Returns:
         Layer from and to float images of shape (n, height, width, 3), values 0 to 255 before.
     """
+    if scaling is Scaling.INSIDE:
+        return keras.layers.Rescaling(1.0)
     if scaling is Scaling.TO_UNIT_RANGE:
         return keras.layers.Rescaling(1 / 127.5, offset=-1)
+    if scaling is Scaling.BY_IMAGENET_MEAN:  # in grey images, blue before red is a matter of the means alone
+        return keras.layers.Rescaling(1.0, offset=(-IMAGENET_MEAN_BGR).tolist())
     scale = 1 / (255 * IMAGENET_STD)
     return keras.layers.Rescaling(scale.tolist(), offset=(-IMAGENET_MEAN / IMAGENET_STD).tolist())
 

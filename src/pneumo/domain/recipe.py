@@ -14,8 +14,10 @@ SCRATCH_NETWORKS = ("dense", "cnn")
 class Scaling(Enum):
     """How a backbone's ImageNet weights expect RGB values of 0 to 255 to be scaled."""
 
+    INSIDE = "by its own first layers"
     TO_UNIT_RANGE = "to [-1, 1]"
     BY_IMAGENET_STATISTICS = "to [0, 1], then by ImageNet's mean and standard deviation"
+    BY_IMAGENET_MEAN = "less ImageNet's mean, blue before red"
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,35 @@ class Backbone:
         builder: name of the function in keras.applications.
         scaling: what its preprocess_input does.
         arguments: for the builder.
+        min_size_px: the smallest height and width it takes.
     """
 
     builder: str
     scaling: Scaling
     arguments: dict[str, float] = field(default_factory=dict)
+    min_size_px: int = 32
 
 
 BACKBONES = {
+    "convnext_tiny": Backbone("ConvNeXtTiny", Scaling.INSIDE),
     "densenet121": Backbone("DenseNet121", Scaling.BY_IMAGENET_STATISTICS),
+    "densenet169": Backbone("DenseNet169", Scaling.BY_IMAGENET_STATISTICS),
+    "densenet201": Backbone("DenseNet201", Scaling.BY_IMAGENET_STATISTICS),
+    "efficientnetv2b0": Backbone("EfficientNetV2B0", Scaling.INSIDE),
+    "efficientnetv2b1": Backbone("EfficientNetV2B1", Scaling.INSIDE),
+    "efficientnetv2b2": Backbone("EfficientNetV2B2", Scaling.INSIDE),
+    "efficientnetv2b3": Backbone("EfficientNetV2B3", Scaling.INSIDE),
+    "inceptionv3": Backbone("InceptionV3", Scaling.TO_UNIT_RANGE, min_size_px=75),
+    "mobilenet": Backbone("MobileNet", Scaling.TO_UNIT_RANGE),
     "mobilenet075": Backbone("MobileNet", Scaling.TO_UNIT_RANGE, {"alpha": 0.75}),
+    "mobilenetv2": Backbone("MobileNetV2", Scaling.TO_UNIT_RANGE),
+    "mobilenetv3_large": Backbone("MobileNetV3Large", Scaling.INSIDE),
+    "mobilenetv3_small": Backbone("MobileNetV3Small", Scaling.INSIDE),
+    "resnet50": Backbone("ResNet50", Scaling.BY_IMAGENET_MEAN),
+    "resnet50v2": Backbone("ResNet50V2", Scaling.TO_UNIT_RANGE),
+    "resnet152v2": Backbone("ResNet152V2", Scaling.TO_UNIT_RANGE),
+    "vgg16": Backbone("VGG16", Scaling.BY_IMAGENET_MEAN),
+    "xception": Backbone("Xception", Scaling.TO_UNIT_RANGE, min_size_px=71),
 }
 
 
@@ -97,7 +118,8 @@ class Network:
     def __post_init__(self) -> None:
         names = (*SCRATCH_NETWORKS, *BACKBONES)
         expect(self.name in names, "network.name", f"one of {', '.join(names)}", self.name)
-        expect(self.input_size_px >= 16, "network.input_size_px", "16 or more", self.input_size_px)
+        least = BACKBONES[self.name].min_size_px if self.has_backbone else 16
+        expect(self.input_size_px >= least, "network.input_size_px", f"{least} or more", self.input_size_px)
         expect(all(n > 0 for n in self.filters), "network.filters", "numbers above 0", self.filters)
         expect(
             (self.name == "cnn") == bool(self.filters), "network.filters", "some for cnn only", self.filters
