@@ -174,44 +174,8 @@ def compare_combos(runs: Mapping[RunKey, Decided], draws: Draws) -> pd.DataFrame
         one in 80 % of all such tests), `p_delong` (of roc_auc, two classes) and `p_mcnemar` (of accuracy,
         decisions by majority over seeds), which both take images for independent.
     """
-    rows = []
-    for model in dict.fromkeys(model for _, model, _ in runs):
-        seeds = {
-            combo: [seed for c, m, seed in runs if (c, m) == (combo, model)]
-            for combo in dict.fromkeys(c for c, m, _ in runs if m == model)
-        }
-        pairs = [
-            (a, b, shared)
-            for a, b in combinations(seeds, 2)
-            if (shared := [seed for seed in seeds[a] if seed in seeds[b]])
-        ]
-        for metric in SUMMARY_METRICS:
-            differences = [
-                np.array([draws[a, model, seed][metric] - draws[b, model, seed][metric] for seed in shared])
-                for a, b, shared in pairs
-            ]
-            spread = _pool_pairs(differences, len(seeds))
-            for (a, b, shared), values in zip(pairs, differences, strict=True):
-                result = statistics.compare_draws(values[:, 0], values[:, 1:], spread, _SEED)
-                chosen_a, chosen_b = ([runs[combo, model, seed] for seed in shared] for combo in (a, b))
-                rows.append(
-                    {
-                        "model": model,
-                        "combo_a": a,
-                        "combo_b": b,
-                        "metric": metric,
-                        "n_seeds": len(shared),
-                        "difference": result.value,
-                        "low": result.low,
-                        "high": result.high,
-                        "p": result.p,
-                        "result": result,
-                        "p_delong": _compare_rankings(chosen_a, chosen_b) if metric == "roc_auc" else np.nan,
-                        "p_mcnemar": _compare_majorities(chosen_a, chosen_b)
-                        if metric == "accuracy"
-                        else np.nan,
-                    }
-                )
+    models = dict.fromkeys(model for _, model, _ in runs)
+    rows = [row for model in models for row in _compare_under(model, runs, draws)]
     if not rows:
         return pd.DataFrame(columns=list(_COMPARISON_COLUMNS))
     table = pd.DataFrame(rows)
@@ -305,6 +269,38 @@ def join_predictions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([joined, pd.DataFrame(columns)], axis=1)
 
 
+def _compare_under(model: str, runs: Mapping[RunKey, Decided], draws: Draws) -> list[dict[str, Any]]:
+    """Return `compare_combos`' rows of one model; `result` holds the Difference."""
+    seeds: dict[str, list[int]] = {}
+    for combo, name, seed in runs:
+        if name == model:
+            seeds.setdefault(combo, []).append(seed)
+    pairs = [
+        (a, b, shared)
+        for a, b in combinations(seeds, 2)
+        if (shared := [seed for seed in seeds[a] if seed in seeds[b]])
+    ]
+    rows = []
+    for metric in SUMMARY_METRICS:
+        differences = [
+            np.array([draws[a, model, seed][metric] - draws[b, model, seed][metric] for seed in shared])
+            for a, b, shared in pairs
+        ]
+        spread = _pool_pairs(differences, len(seeds))
+        for (a, b, shared), values in zip(pairs, differences, strict=True):
+            result = statistics.compare_draws(values[:, 0], values[:, 1:], spread, _SEED)
+            row = {"model": model, "combo_a": a, "combo_b": b, "metric": metric, "n_seeds": len(shared)}
+            row |= {"difference": result.value, "low": result.low, "high": result.high, "p": result.p}
+            row |= {"result": result, "p_delong": np.nan, "p_mcnemar": np.nan}
+            both = [[runs[combo, model, seed] for seed in shared] for combo in (a, b)]
+            if metric == "roc_auc":
+                row["p_delong"] = _compare_rankings(*both)
+            elif metric == "accuracy":
+                row["p_mcnemar"] = _compare_majorities(*both)
+            rows.append(row)
+    return rows
+
+
 def _find_mean_intervals(draws: Draws, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
     groups: dict[tuple[str, str], list[npt.NDArray[np.float64]]] = {}
     for (combo, model, _), scores in draws.items():
@@ -331,8 +327,9 @@ def _add_bounds(table: pd.DataFrame, intervals: dict[str, list[tuple[float, floa
 def _pool_pairs(differences: Sequence[npt.NDArray[np.float64]], n_combos: int) -> statistics.SeedSpread:
     # With c combos there are c (c - 1) / 2 differences, but only c - 1 independent ones.
     spread = statistics.pool_seeds([values[:, 0] for values in differences])
-    freedom = round(spread.degrees_of_freedom * 2 / n_combos)
-    return statistics.SeedSpread(spread.variance, freedom)
+    if spread.degrees_of_freedom == 0:
+        return spread
+    return statistics.SeedSpread(spread.variance, max(1, round(spread.degrees_of_freedom * 2 / n_combos)))
 
 
 def _compare_rankings(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
