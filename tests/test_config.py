@@ -309,7 +309,7 @@ def change_recipe(recipe, key, value):
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
-        ("cnn", "network.name", "vgg16"),
+        ("cnn", "network.name", "vgg11"),
         ("cnn", "network.input_size_px", 15),
         ("cnn", "network.filters", []),
         ("cnn", "network.filters", [8, 0]),
