@@ -154,7 +154,7 @@ def check_shift(manifest: pd.DataFrame, images: npt.NDArray[np.uint8], label: st
         "They come from different distributions: a threshold or an epoch chosen on validation, which is like "
         "the training set, need not suit the test set."
         if is_problem
-        else "They look alike, so what validation says should hold on the test set."
+        else "Little sets them apart, so what validation says should hold on the test set."
     )
     question = f"Can {label} images of the training set be told from those of the test set?"
     return _report(f"shift_{label}", question, area, is_problem, meaning)
