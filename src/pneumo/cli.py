@@ -56,6 +56,8 @@ def _build_parser() -> argparse.ArgumentParser:
     add("prepare", _prepare, "Check every file, carve out validation, draw what the data look like.")
     preprocess = add("preprocess", _preprocess, "Apply a combo's steps to every image.")
     preprocess.add_argument("--combo", required=True, help="a key of combos in params.yaml")
+    explain = add("explain", _explain, "Ask a combo's models what they look at.")
+    explain.add_argument("--combo", required=True, help="a key of combos in params.yaml")
     for name, function, text in (
         ("train", _train, "Train one run and predict the validation and test images."),
         ("evaluate", _evaluate, "Score one run's predictions."),
@@ -72,7 +74,7 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Stages are imported where they run: the command stays quick, and only train and predict load Keras.
+# Stages are imported where they run: the command stays quick, and only train, explain and predict load Keras.
 
 
 def _download(options: argparse.Namespace) -> None:  # noqa: ARG001
@@ -109,6 +111,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     from pneumo.stages import evaluate
 
     evaluate.run(params, run)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    params = load_params()
+    _expect_key("combo", options.combo, params.combos)
+    from pneumo.stages import explain
+
+    explain.run(params, options.combo)
 
 
 def _audit(options: argparse.Namespace) -> None:  # noqa: ARG001

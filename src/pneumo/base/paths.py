@@ -33,6 +33,11 @@ def audit_dir(experiment: str) -> Path:
     return report_dir(experiment) / "audit"
 
 
+def explanations_dir(experiment: str, combo: str) -> Path:
+    """Folder of what `explain` found of a combo's models."""
+    return report_dir(experiment) / "explanations" / combo
+
+
 def report_dir(experiment: str) -> Path:
     """Folder of an experiment's report."""
     return Path("reports") / experiment

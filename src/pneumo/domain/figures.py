@@ -102,6 +102,40 @@ def plot_image_grid(
     return figure
 
 
+def plot_gallery(
+    images: npt.NDArray[np.uint8],
+    maps: Mapping[str, npt.NDArray[np.float64]],
+    captions: Sequence[str],
+    title: str,
+) -> Figure:
+    """Plot images, and below each the maps of what in it spoke for a decision.
+
+    Args:
+        images: uint8 array of shape (n, size_px, size_px).
+        maps: name -> float array of shape (n, size_px, size_px), 0 or more; each is drawn relative to its
+            greatest value.
+        captions: one an image.
+        title: names the data set.
+    """
+    n_rows, n_columns = 1 + len(maps), len(images)
+    figure = Figure(figsize=(1.45 * n_columns + 0.4, 1.5 * n_rows + 1.0), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
+    for (row, column), axes in np.ndenumerate(grid):
+        axes.imshow(images[column], cmap="gray", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        if row == 0:
+            axes.set_title(captions[column], fontsize=7)
+            continue
+        name, attention = list(maps.items())[row - 1]
+        share = attention[column] / max(float(attention[column].max()), 1e-12)
+        axes.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * np.sqrt(share))
+        if column == 0:
+            axes.set_ylabel(name, fontsize=9)
+    return figure
+
+
 def plot_roc_curves(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Plot ROC curves on one pair of axes.
 

@@ -26,6 +26,8 @@ class Report:
         reference: the combo that the verdicts of the leaderboard speak of.
         operating_points: as `evaluate` writes them for one run of the leaderboard's first row, or None.
         findings: of the audit, as `stages.audit` writes them.
+        probes: as `comparison.average_probes` returns them.
+        galleries: paths relative to the page, with a caption each.
         missing_runs: names of runs that have no result.
         set_aside: `path` and `reason` of the files that were set aside.
         figures: heading -> paths relative to the page, with a caption each.
@@ -43,6 +45,8 @@ class Report:
     reference: str
     operating_points: pd.DataFrame | None
     findings: pd.DataFrame
+    probes: pd.DataFrame
+    galleries: list[tuple[str, str]]
     missing_runs: list[str]
     set_aside: pd.DataFrame
     figures: dict[str, list[tuple[str, str]]]

@@ -12,11 +12,18 @@ from pneumo.base.artifacts import hash_file, read_json, write_file, write_folder
 from pneumo.base.config import PARAMS_PATH, Params, Run, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES, Subtype
-from pneumo.base.paths import audit_dir, exploration_dir, images_path, manifest_path, report_dir
+from pneumo.base.paths import (
+    audit_dir,
+    explanations_dir,
+    exploration_dir,
+    images_path,
+    manifest_path,
+    report_dir,
+)
 from pneumo.domain import comparison, figures
 from pneumo.domain.manifest import read_manifest
 from pneumo.domain.metrics import count_confusion
-from pneumo.domain.predictions import read_predictions, select_scores
+from pneumo.domain.predictions import decide, read_predictions, select_scores
 from pneumo.domain.report import Report, write_report
 
 N_CONTACT_IMAGES = 2
@@ -41,7 +48,7 @@ def run(params: Params) -> None:
     predictions = comparison.join_predictions({run.name: table for run, table in tables.items()})
     thresholds = runs["threshold"].to_numpy(float)
     decided = {
-        (run.combo, run.model, run.seed): decide(tables[run], threshold)
+        (run.combo, run.model, run.seed): decide_run(tables[run], threshold)
         for run, threshold in zip(done, thresholds, strict=True)
     }
     draws = comparison.draw_scores(decided)
@@ -50,11 +57,13 @@ def run(params: Params) -> None:
     leaderboard = comparison.add_mean_intervals(comparison.rank_runs(runs), draws)
     leaderboard = comparison.judge_combos(leaderboard, comparisons, reference)
     runs = comparison.add_run_intervals(runs, draws)
+    probes = comparison.average_probes(read_probes(params))
     for name, table in (
         ("runs", runs),
         ("leaderboard", leaderboard),
         ("comparisons", comparisons),
         ("predictions", predictions),
+        ("probes", probes),
     ):
         with write_file(report / f"{name}.csv") as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
@@ -72,6 +81,7 @@ def run(params: Params) -> None:
     with write_folder(report / "figures") as folder:
         pictures = draw_figures(leaderboard, curves, matrices, params, title, folder)
         pictures["Are the probabilities right?"] = copy_pictures(best, folder)
+        galleries = copy_galleries(leaderboard, done, folder)
         figures.save_figure(draw_contact_sheet(params, manifest, title), folder / "contact_sheet.png")
     seconds = [read_json(run.model_dir / "timing.json")["train_s"] for run in done]
     durations = runs.assign(train_s=seconds).groupby(["combo", "model"], as_index=False)["train_s"].mean()
@@ -87,6 +97,8 @@ def run(params: Params) -> None:
             reference=reference,
             operating_points=read_operating_points(best),
             findings=pd.read_csv(audit_dir(params.experiment) / "findings.csv"),
+            probes=probes,
+            galleries=galleries,
             missing_runs=missing,
             set_aside=pd.read_csv(report / "data" / "quarantine.csv"),
             figures=pictures,
@@ -103,7 +115,7 @@ def run(params: Params) -> None:
         print(f"no result: {', '.join(missing)}")
 
 
-def decide(table: pd.DataFrame, threshold: float) -> comparison.Decided:
+def decide_run(table: pd.DataFrame, threshold: float) -> comparison.Decided:
     """Turn a run's stored probabilities for the test set into decisions.
 
     Args:
@@ -111,10 +123,7 @@ def decide(table: pd.DataFrame, threshold: float) -> comparison.Decided:
         threshold: chosen on validation; nan takes the class of most probability.
     """
     test = select_scores(table, "test")
-    if np.isnan(threshold):
-        y_pred = test.probabilities.argmax(axis=1)
-    else:
-        y_pred = (test.probabilities[:, 1] >= threshold).astype(np.int64)
+    y_pred = decide(test.probabilities, None if np.isnan(threshold) else threshold)
     return comparison.Decided(test.y_true, test.probabilities, y_pred, test.patients)
 
 
@@ -225,6 +234,28 @@ def copy_pictures(run: Run, folder: Path) -> list[tuple[str, str]]:
             shutil.copyfile(run.report_dir / name, folder / name)
             shown.append((f"figures/{name}", caption))
     return shown
+
+
+def read_probes(params: Params) -> dict[str, pd.DataFrame]:
+    """Read what `explain` found, combo by combo; a combo without models has nothing."""
+    paths = {
+        combo: explanations_dir(params.experiment, combo) / "probes.csv" for combo in params.combos
+    }
+    return {combo: pd.read_csv(path) for combo, path in paths.items() if path.is_file()}
+
+
+def copy_galleries(leaderboard: pd.DataFrame, runs: list[Run], folder: Path) -> list[tuple[str, str]]:
+    """Copy a gallery of each model, that of its best combo on validation, as (path from the page, caption)."""
+    shown: dict[str, tuple[str, str]] = {}
+    for row in leaderboard.itertuples():
+        for run in runs:
+            source = explanations_dir(run.experiment, run.combo) / f"{run.model}_{run.seed}.png"
+            is_row = (run.combo, run.model) == (row.combo, row.model)
+            if is_row and run.model not in shown and source.is_file():
+                name = f"gallery_{run.model}.png"
+                shutil.copyfile(source, folder / name)
+                shown[run.model] = (f"figures/{name}", f"{run.name}: test images and what spoke for each decision")
+    return list(shown.values())
 
 
 def read_operating_points(run: Run) -> pd.DataFrame | None:

@@ -10,7 +10,7 @@ import pandas as pd
 from pneumo.base.artifacts import write_folder, write_json
 from pneumo.base.config import Params, Run, Threshold, ThresholdMethod, load_group
 from pneumo.domain import calibration, figures, metrics
-from pneumo.domain.predictions import Scores, read_predictions, select_scores
+from pneumo.domain.predictions import Scores, decide, read_predictions, select_scores
 
 
 def run(params: Params, run: Run) -> None:
@@ -20,7 +20,7 @@ def run(params: Params, run: Run) -> None:
     val, test = select_scores(table, "val"), select_scores(table, "test")
     if len(test.classes) == 2:
         threshold = metrics.choose_threshold(val.y_true, val.probabilities[:, 1], params.threshold)
-        y_pred = (test.probabilities[:, 1] >= threshold).astype(np.int64)
+        y_pred = decide(test.probabilities, threshold)
         scores: dict[str, Any] = {
             "threshold": threshold,
             "test": score_two_classes(test, threshold),
@@ -28,7 +28,7 @@ def run(params: Params, run: Run) -> None:
             "val": score_two_classes(val, threshold),
         }
     else:
-        y_pred = test.probabilities.argmax(axis=1)
+        y_pred = decide(test.probabilities, None)
         scores = {
             "threshold": None,
             "test": metrics.score_classes(test.y_true, test.probabilities, test.classes),
@@ -71,7 +71,7 @@ def run(params: Params, run: Run) -> None:
 def score_two_classes(scores: Scores, threshold: float) -> metrics.Scorecard:
     """Return every metric of two classes at a threshold."""
     y_score = scores.probabilities[:, 1]
-    y_pred = (y_score >= threshold).astype(np.int64)
+    y_pred = decide(scores.probabilities, threshold)
     return metrics.score_binary(scores.y_true, y_score) | metrics.score_decisions(scores.y_true, y_pred)
 
 

@@ -1,0 +1,97 @@
+"""explain: the models of a combo -> reports/<experiment>/explanations/<combo>/, what they look at."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pneumo.base.artifacts import write_folder
+from pneumo.base.config import Params, Run, load_group
+from pneumo.base.paths import explanations_dir, images_path, manifest_path
+from pneumo.base.reproducibility import make_deterministic
+from pneumo.domain import explanation, figures, probes, regions
+from pneumo.domain.bundle import load_bundle
+from pneumo.domain.manifest import read_manifest
+from pneumo.domain.predictions import Scores, decide, read_predictions, select_scores
+
+N_EACH = 3  # images in each group of a gallery
+
+
+def run(params: Params, combo: str) -> None:
+    """Probe the models of a combo on the test set; nothing is chosen by what comes out."""
+    make_deterministic()
+    title = str(load_group("data", params.source, params.data_overrides)["title"])
+    row_of_id = pd.Index(read_manifest(manifest_path(params.source))["id"])
+    images = np.load(images_path(params.source, combo), mmap_mode="r")
+    tables: dict[str, list[pd.DataFrame]] = {"probes": [], "gallery": []}
+    with write_folder(explanations_dir(params.experiment, combo)) as folder:
+        for each in params.runs:
+            if each.combo != combo or not (each.model_dir / "model.keras").is_file():
+                continue
+            table = read_predictions(each.model_dir / "predictions.csv")
+            test = table[table["split"] == "test"]
+            pixels = images[row_of_id.get_indexer(test["id"])]
+            for name, rows in explain_run(each, test, pixels, title, folder).items():
+                tables[name].append(rows.assign(model=each.model, seed=each.seed))
+        for name, frames in tables.items():
+            pd.concat(frames).to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+
+
+def explain_run(
+    run: Run, test: pd.DataFrame, images: explanation.Images, title: str, folder: Path
+) -> dict[str, pd.DataFrame]:
+    """Draw a run's gallery and return the tables `probes` and `gallery`.
+
+    Args:
+        run: its model is loaded.
+        test: rows of predictions.csv.
+        images: uint8 array of shape (n, size_px, size_px, 1), of the same images.
+        title: names the data set.
+        folder: where <model>_<seed>.png goes.
+    """
+    model, card = load_bundle(run.model_dir / "model.keras")
+    model = explanation.remove_activation(model)
+    scores = select_scores(test, "test")
+    y_pred = decide(scores.probabilities, card.threshold)
+    margins = probes.find_margins(scores.probabilities, card.threshold)
+    groups = probes.select_gallery(scores.y_true, y_pred, margins, scores.patients, N_EACH)
+    rows = np.concatenate(list(groups.values()))
+    maps = explanation.draw_maps(model, images[rows], y_pred[rows])
+    attention = next(iter(maps.values()))
+    found = probes.probe_views(scores.y_true, scores.patients, *explanation.score_views(model, images, probes.VIEWS))
+    explanation.shuffle_weights(model, seed=0)
+    shuffled = next(iter(explanation.draw_maps(model, images[rows], y_pred[rows]).values()))
+    found += [
+        probes.probe_attention(attention),
+        probes.probe_maps(explanation.correlate_maps(attention, shuffled)),
+    ]
+    shown = tabulate_gallery(test, scores, y_pred, groups)
+    shown["attention_outside"] = [regions.score_outside(each) for each in attention]
+    captions = [
+        f"{row.group}\nis {row.actual}\n{row.predicted}, p {row.probability:.3f}" for row in shown.itertuples()
+    ]
+    figure = figures.plot_gallery(images[rows, ..., 0], maps, captions, f"{title}\n{run.name}, test")
+    figures.save_figure(figure, folder / f"{run.model}_{run.seed}.png")
+    print(f"{run.name}: " + ", ".join(f"{probe.check} {probe.value:.3f}" for probe in found))
+    return {"probes": pd.DataFrame([asdict(probe) for probe in found]), "gallery": shown}
+
+
+def tabulate_gallery(
+    test: pd.DataFrame, scores: Scores, y_pred: explanation.IntArray, groups: dict[str, explanation.IntArray]
+) -> pd.DataFrame:
+    """Return the images of a gallery: `group`, `id`, `actual`, `predicted`, `probability` of that class."""
+    classes = np.array(scores.classes)
+    return pd.DataFrame(
+        [
+            {
+                "group": group,
+                "id": test["id"].iloc[row],
+                "actual": classes[scores.y_true[row]],
+                "predicted": classes[y_pred[row]],
+                "probability": scores.probabilities[row, y_pred[row]],
+            }
+            for group, rows in groups.items()
+            for row in rows
+        ]
+    )
