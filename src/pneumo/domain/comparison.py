@@ -255,8 +255,8 @@ def average_probes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables: combo -> content of its probes.csv: `model`, `seed`, and the fields of a probe.
 
     Returns:
-        One row a combo, model and `check`: `n_seeds`, the mean `value`, and `is_problem`, for half of the seeds
-        or more; empty if there are no tables.
+        One row a combo, model and `check`: `n_seeds`, the mean `value`, and `is_problem`, for half of the
+        seeds or more; empty if there are no tables.
     """
     columns = ["combo", "model", "check", "n_seeds", "value", "is_problem"]
     if not tables:

@@ -19,18 +19,18 @@ Images = npt.NDArray[np.uint8]
 
 N_PATCHES = 8  # along each side
 BATCH_SIZE = 64
-_STEP_FRACTION = 0.1  # of the features' standard deviation
+_STEP_FRACTION = 0.01  # of the features' standard deviation
 
 
 def remove_activation(model: keras.Model) -> keras.Model:
     """Return a classifier that gives logits instead of probabilities; it shares its weights.
 
     Args:
-        model: as `networks.build_classifier` builds it. Its own last layer is changed, so it gives logits too.
+        model: of `networks.build_classifier`; its own last layer is changed, so that it gives logits too.
     """
     owner = model.get_layer("head") if any(layer.name == "head" for layer in model.layers) else model
     owner.get_layer("probability").activation = keras.activations.linear
-    return keras.Model(model.inputs, model.outputs)
+    return keras.Model(model.input, model.output)
 
 
 def score_images(model: keras.Model, images: Images) -> FloatArray:
@@ -112,11 +112,11 @@ def map_gradients(model: keras.Model, images: Images, classes: IntArray) -> Floa
         for layer in model.layers
         if isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.Flatten)
     )
-    maps = keras.Model(model.inputs, end.input).predict(images, batch_size=BATCH_SIZE, verbose=0)
+    maps = keras.Model(model.input, end.input).predict(images, batch_size=BATCH_SIZE, verbose=0)
     n_maps = maps.shape[-1]
     if n_maps == images.shape[-1]:
         return None
-    rest = keras.Model(end.output, model.outputs)
+    rest = keras.Model(end.output, model.output)
     vectors = keras.ops.convert_to_numpy(end(maps))
     step = _STEP_FRACTION * max(float(maps.std()), 1e-6)
     offsets = step * np.tile(np.eye(n_maps, dtype=np.float32), vectors.shape[1] // n_maps)

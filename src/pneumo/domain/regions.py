@@ -38,8 +38,8 @@ def keep_thorax(image: Image) -> Image:
 def erase_markers(image: Image) -> Image:
     """Paint over burnt-in letters outside the thorax from what surrounds them.
 
-    Letters are what is narrow and much brighter than its surroundings. Thin bright bones and tubes at the edge
-    of the picture can go with them.
+    Letters are what is narrow and much brighter than its surroundings. Thin bright bones and tubes at the
+    edge of the picture can go with them.
 
     Args:
         image: uint8 array of shape (size_px, size_px).
@@ -47,7 +47,8 @@ def erase_markers(image: Image) -> Image:
     mask = find_markers(image)
     if not mask.any():
         return image
-    return cv2.inpaint(image, mask.astype(np.uint8), _INPAINT_RADIUS_PX, cv2.INPAINT_TELEA)
+    painted: Any = cv2.inpaint(image, mask.astype(np.uint8), _INPAINT_RADIUS_PX, cv2.INPAINT_TELEA)
+    return painted
 
 
 def find_markers(image: Image) -> npt.NDArray[np.bool_]:

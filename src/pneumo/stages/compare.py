@@ -238,14 +238,12 @@ def copy_pictures(run: Run, folder: Path) -> list[tuple[str, str]]:
 
 def read_probes(params: Params) -> dict[str, pd.DataFrame]:
     """Read what `explain` found, combo by combo; a combo without models has nothing."""
-    paths = {
-        combo: explanations_dir(params.experiment, combo) / "probes.csv" for combo in params.combos
-    }
+    paths = {combo: explanations_dir(params.experiment, combo) / "probes.csv" for combo in params.combos}
     return {combo: pd.read_csv(path) for combo, path in paths.items() if path.is_file()}
 
 
 def copy_galleries(leaderboard: pd.DataFrame, runs: list[Run], folder: Path) -> list[tuple[str, str]]:
-    """Copy a gallery of each model, that of its best combo on validation, as (path from the page, caption)."""
+    """Copy a gallery of each model, of its best combo on validation, as (path from the page, caption)."""
     shown: dict[str, tuple[str, str]] = {}
     for row in leaderboard.itertuples():
         for run in runs:
@@ -254,7 +252,10 @@ def copy_galleries(leaderboard: pd.DataFrame, runs: list[Run], folder: Path) -> 
             if is_row and run.model not in shown and source.is_file():
                 name = f"gallery_{run.model}.png"
                 shutil.copyfile(source, folder / name)
-                shown[run.model] = (f"figures/{name}", f"{run.name}: test images and what spoke for each decision")
+                shown[run.model] = (
+                    f"figures/{name}",
+                    f"{run.name}: test images and what spoke for each decision",
+                )
     return list(shown.values())
 
 

@@ -59,7 +59,9 @@ def explain_run(
     rows = np.concatenate(list(groups.values()))
     maps = explanation.draw_maps(model, images[rows], y_pred[rows])
     attention = next(iter(maps.values()))
-    found = probes.probe_views(scores.y_true, scores.patients, *explanation.score_views(model, images, probes.VIEWS))
+    found = probes.probe_views(
+        scores.y_true, scores.patients, *explanation.score_views(model, images, probes.VIEWS)
+    )
     explanation.shuffle_weights(model, seed=0)
     shuffled = next(iter(explanation.draw_maps(model, images[rows], y_pred[rows]).values()))
     found += [
@@ -69,7 +71,8 @@ def explain_run(
     shown = tabulate_gallery(test, scores, y_pred, groups)
     shown["attention_outside"] = [regions.score_outside(each) for each in attention]
     captions = [
-        f"{row.group}\nis {row.actual}\n{row.predicted}, p {row.probability:.3f}" for row in shown.itertuples()
+        f"{row.group}\nis {row.actual}\n{row.predicted}, p {row.probability:.3f}"
+        for row in shown.itertuples()
     ]
     figure = figures.plot_gallery(images[rows, ..., 0], maps, captions, f"{title}\n{run.name}, test")
     figures.save_figure(figure, folder / f"{run.model}_{run.seed}.png")
