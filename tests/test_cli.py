@@ -29,7 +29,11 @@ models:
 seeds: [0, 1, 2]
 threshold: {method: youden}
 weights_dir: null
+external: {}
 """
+EXPERIMENT_STAGES = ("download", "prepare", "audit", "compare")
+COMBO_STAGES = ("preprocess", "explain", "external")
+RUN_STAGES = ("train", "evaluate")
 RUN = ["--combo", "trim_clahe", "--model", "dense", "--seed", "2"]
 
 
@@ -45,7 +49,17 @@ def folder(tmp_path, monkeypatch):
 def calls(monkeypatch):
     """Put a stage of every name in place that only says how it was called."""
     received = []
-    for name in ("download", "prepare", "preprocess", "train", "evaluate", "audit", "compare"):
+    for name in (
+        "download",
+        "prepare",
+        "preprocess",
+        "train",
+        "evaluate",
+        "explain",
+        "external",
+        "audit",
+        "compare",
+    ):
         stage = SimpleNamespace(run=lambda *arguments, name=name: received.append((name, *arguments)))
         monkeypatch.setattr(pneumo.stages, name, stage, raising=False)
     return received
@@ -136,18 +150,19 @@ def test_outside_of_a_project(capsys, tmp_path):
 # Stages
 
 
-@pytest.mark.parametrize("name", ["download", "prepare", "audit", "compare"])
+@pytest.mark.parametrize("name", EXPERIMENT_STAGES)
 def test_stages_of_the_whole_experiment(calls, name):
     assert main([name]) == 0
     assert calls == [(name, load_params())]
 
 
-def test_preprocess_takes_a_combo(calls):
-    assert main(["preprocess", "--combo", "raw"]) == 0
-    assert calls == [("preprocess", load_params(), "raw")]
+@pytest.mark.parametrize("name", COMBO_STAGES)
+def test_stages_of_a_combo(calls, name):
+    assert main([name, "--combo", "raw"]) == 0
+    assert calls == [(name, load_params(), "raw")]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("name", RUN_STAGES)
 def test_stages_of_a_run(calls, name):
     assert main([name, *RUN]) == 0
     assert calls == [(name, load_params(), Run("small", "trim_clahe", "dense", 2))]
@@ -157,6 +172,8 @@ def test_stages_of_a_run(calls, name):
     ("arguments", "parts"),
     [
         (["preprocess", "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
+        (["explain", "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
+        (["external", "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
         (["train", *RUN, "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
         (["train", *RUN, "--model", "cnn"], ["--model", "dense, mobilenet_frozen", "cnn"]),
         (["evaluate", *RUN, "--seed", "3"], ["--seed", "0, 1, 2", "3"]),

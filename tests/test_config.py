@@ -39,6 +39,7 @@ models:
 seeds: [7, 0]
 threshold: {method: sensitivity, sensitivity: 0.9}
 weights_dir: null
+external: {}
 """
 
 

@@ -18,10 +18,14 @@ ALL_STAGES = [
     "train@clahe-dense-0",
     "evaluate@raw-dense-0",
     "evaluate@clahe-dense-0",
+    "explain@raw",
+    "explain@clahe",
+    "external@raw",
+    "external@clahe",
     "audit",
     "compare",
 ]
-TRAINS, EVALUATES = ALL_STAGES[4:6], ALL_STAGES[6:8]
+TRAINS, EVALUATES, EXPLAINS, EXTERNALS = (ALL_STAGES[i : i + 2] for i in (4, 6, 8, 10))
 
 
 def test_first_run_makes_all_that_is_declared(finished_project):
@@ -45,16 +49,27 @@ DIRECTLY_DUE = {
         [("clip_limit: 2.0", "clip_limit: 3.0")],
         ["preprocess@clahe", "train@clahe-dense-0", "compare"],
     ),
+    "an external test set": (
+        [("external: {}", "external: {elsewhere: folder}")],
+        [*EXTERNALS, "compare"],
+    ),
     "a new combo": (
         [(RAW, RAW + "  invert: [invert]\n")],
-        ["preprocess@invert", "train@invert-dense-0", "evaluate@invert-dense-0", "compare"],
+        [
+            "preprocess@invert",
+            "train@invert-dense-0",
+            "evaluate@invert-dense-0",
+            "explain@invert",
+            "external@invert",
+            "compare",
+        ],
     ),
     "a combo removed": ([(CLAHE, "")], ["compare"]),
     "another seed": (
         [("seeds: [0]", "seeds: [0, 1]")],
-        [stage.replace("-0", "-1") for stage in TRAINS + EVALUATES] + ["compare"],
+        [stage.replace("-0", "-1") for stage in TRAINS + EVALUATES] + [*EXPLAINS, *EXTERNALS, "compare"],
     ),
-    "a model's parameter": ([("epochs: 2", "epochs: 3")], [*TRAINS, "compare"]),
+    "a model's parameter": ([("epochs: 2", "epochs: 3")], [*TRAINS, *EXPLAINS, *EXTERNALS, "compare"]),
     "the split": ([("val_fraction: 0.25", "val_fraction: 0.3")], ["prepare", "compare"]),
     "the threshold": ([("youden", "sensitivity")], [*TRAINS, *EVALUATES, "compare"]),
     "comments, order of keys, 2 for 2.0": (
@@ -78,7 +93,14 @@ def test_edit_touches_only(project, edits, due):
 
 def test_edited_combo_runs_alone_and_shows_in_diffs(project):
     project.edit("clip_limit: 2.0, tiles: 4}}", "clip_limit: 2.0, tiles: 4}}, invert")
-    assert project.repro() == ["preprocess@clahe", "train@clahe-dense-0", "evaluate@clahe-dense-0", "compare"]
+    assert project.repro() == [
+        "preprocess@clahe",
+        "train@clahe-dense-0",
+        "evaluate@clahe-dense-0",
+        "explain@clahe",
+        "external@clahe",
+        "compare",
+    ]
 
     changes = json.loads(project.run("dvc", "metrics", "diff", "--json").stdout)
     assert list(changes) == ["reports/tiny/summary.json"]
@@ -146,3 +168,6 @@ def test_jax_trains_and_predicts_where_tensorflow_cannot_be_imported(project, mo
     trained_with_jax = project.read_csv("models/tiny/clahe/dense/0/predictions.csv")
     assert list(trained_with_jax["id"]) == list(trained_with_tensorflow["id"])
     assert not trained_with_jax["p_pneumonia"].equals(trained_with_tensorflow["p_pneumonia"])
+
+    project.run(*pneumo, "explain", "--combo", "clahe")
+    assert set(project.read_csv("reports/tiny/explanations/clahe/probes.csv")["model"]) == {"dense"}

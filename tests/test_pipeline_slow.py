@@ -155,6 +155,8 @@ def test_new_combo_runs_alone(project):
         "preprocess@invert",
         "train@invert-dense-0",
         "evaluate@invert-dense-0",
+        "explain@invert",
+        "external@invert",
         "compare",
     ]
     assert "invert" in (project.root / "reports/tiny/leaderboard.csv").read_text()
@@ -167,7 +169,7 @@ def test_new_combo_runs_alone(project):
 def test_split_and_threshold_run_what_depends_on_them(project):
     project.edit(CLAHE, "")
     project.edit("val_fraction: 0.25", "val_fraction: 0.34")
-    run = ["train@raw-dense-0", "evaluate@raw-dense-0", "compare"]
+    run = ["train@raw-dense-0", "evaluate@raw-dense-0", "explain@raw", "external@raw", "compare"]
     assert project.repro() == ["prepare", "preprocess@raw", *run]
     runs, predictions = project.read_csv("reports/tiny/runs.csv"), read_predictions(project)
 
@@ -216,7 +218,7 @@ def test_three_classes_run_through(tmp_path):
     assert list(metrics["test"]["per_class"]) == ["normal", "bacterial", "viral"]
     summary = json.loads((project.root / "reports/tiny/summary.json").read_text())
     assert summary["phantom"]["clahe"]["dense"]["roc_auc"] == round(metrics["test"]["roc_auc"], 4)
-    assert "Classes: normal, bacterial, viral." in (project.root / "reports/tiny/index.html").read_text()
+    assert "normal from bacterial from viral" in (project.root / "reports/tiny/index.html").read_text()
 
     image = f"data/raw/phantom/{predictions['id'].iloc[0]}"
     output = project.run("pneumo", "predict", "models/tiny/clahe/dense/0/model.keras", image).stdout

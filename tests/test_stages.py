@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from hostile import PROCESSED, QUARANTINED, write_hostile_folder, write_hostile_zip
 from pneumo.base.config import Run, load_params
@@ -482,3 +483,135 @@ class TestCompare:
         shutil.copytree(phantom_data, workspace / "data")
         with pytest.raises(PneumoError, match=r"results of at least one run\. Received: none"):
             compare.run(load_params())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, phantom_data):
+    """Return a project with one small trained network on `raw`, and one on `clahe` that was not trained."""
+    root = tmp_path_factory.mktemp("trained")
+    make_workspace(root)
+    shutil.copytree(phantom_data, root / "data")
+    edit_params(
+        root,
+        "dense: {network: {input_size_px: 32, units: [8]}, phases: {fit: {epochs: 2}}}",
+        "cnn: {network: {input_size_px: 32, filters: [4], units: [4]}, phases: {fit: {epochs: 1}}}",
+    )
+    with contextlib.chdir(root):
+        assert main(["train", "--combo", "raw", "--model", "cnn", "--seed", "0"]) == 0
+    return root
+
+
+def read_all(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def explained(trained):
+    """Return the folder that `explain` wrote."""
+    with contextlib.chdir(trained):
+        assert main(["explain", "--combo", "raw"]) == 0
+    return trained / "reports/tiny/explanations/raw"
+
+
+class TestExplain:
+    def test_every_question_is_answered(self, explained):
+        table = pd.read_csv(explained / "probes.csv")
+        assert table["check"].tolist() == [
+            "as_is",
+            "without_thorax",
+            "thorax_only",
+            "without_markers",
+            "attention_outside",
+            "map_correlation",
+        ]
+        assert table["value"].between(-1, 1).all()
+        assert set(table["model"]) == {"cnn"}
+
+    def test_the_score_as_it_is_is_that_of_the_predictions(self, explained, trained):
+        predictions = pd.read_csv(trained / "models/tiny/raw/cnn/0/predictions.csv")
+        test = predictions[predictions["split"] == "test"]
+        as_is = pd.read_csv(explained / "probes.csv")["value"][0]
+        assert as_is == pytest.approx(roc_auc_score(test["y_true"], test["p_pneumonia"]), abs=1e-5)
+
+    def test_the_gallery_is_of_test_images_and_says_what_was_decided(self, explained, trained):
+        gallery = pd.read_csv(explained / "gallery.csv")
+        predictions = pd.read_csv(trained / "models/tiny/raw/cnn/0/predictions.csv").set_index("id")
+        assert (predictions.loc[gallery["id"], "split"] == "test").all()
+        is_right = gallery["actual"] == gallery["predicted"]
+        assert is_right[gallery["group"] == "certain and right"].all()
+        assert not is_right[gallery["group"] == "certain and wrong"].any()
+        assert (explained / "cnn_0.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_twice_gives_the_same_bytes(self, explained, trained, monkeypatch):
+        monkeypatch.chdir(trained)
+        first = read_all(explained)
+        assert main(["explain", "--combo", "raw"]) == 0
+        assert read_all(explained) == first
+
+
+class TestExternal:
+    @pytest.fixture
+    def elsewhere(self, trained, tmp_path, monkeypatch):
+        """Work in a copy of the trained project; return a set of the test images and one training image."""
+        root = tmp_path / "project"
+        shutil.copytree(trained, root)
+        monkeypatch.chdir(root)
+        source = root / "data/raw/phantom"
+        folder = tmp_path / "elsewhere"
+        for class_folder in ("NORMAL", "PNEUMONIA"):
+            shutil.copytree(source / "test" / class_folder, folder / "hospital" / class_folder.lower())
+        manifest = pd.read_csv("data/phantom/manifest.csv")
+        learnt = manifest[(manifest["split"] == "train") & (manifest["label"] == "normal")]["path"].iloc[0]
+        shutil.copyfile(learnt, folder / "hospital/normal/another_name.png")
+        (folder / "hospital/normal/notes.txt").write_text("no image")
+        edit_params(root, "external: {}", f"external: {{elsewhere: {folder}}}")
+        return folder
+
+    @pytest.mark.usefixtures("elsewhere")
+    def test_predictions_are_those_of_the_model(self):
+        assert main(["external", "--combo", "raw"]) == 0
+        found = pd.read_csv("reports/tiny/external/raw/elsewhere/cnn_0.csv")
+        own = pd.read_csv("models/tiny/raw/cnn/0/predictions.csv")
+        own = own[own["split"] == "test"]
+        assert sorted(found["p_pneumonia"]) == pytest.approx(sorted(own["p_pneumonia"]), abs=1e-5)
+        assert sorted(found["patient"]) == sorted(own["patient"])
+
+    @pytest.mark.usefixtures("elsewhere")
+    def test_what_was_learnt_from_is_set_aside(self):
+        assert main(["external", "--combo", "raw"]) == 0
+        set_aside = pd.read_csv("reports/tiny/external/raw/elsewhere/set_aside.csv")
+        assert dict(zip(set_aside["path"], set_aside["reason"], strict=True)) == {
+            "test/NORMAL/hospital/another_name.png": "its content is among the training or validation images",
+            "test/NORMAL/hospital/notes.txt": "not an image file by its name",
+        }
+
+    @pytest.mark.usefixtures("elsewhere")
+    def test_the_page_shows_it_beside_the_official_test_set(self):
+        params = load_params()
+        run = Run("tiny", "raw", "cnn", 0)
+        evaluate.run(params, run)
+        audit.run(params)
+        for name in ("explain", "external"):
+            assert main([name, "--combo", "raw"]) == 0
+        compare.run(params)
+        external = pd.read_csv("reports/tiny/external.csv")
+        leaderboard = pd.read_csv("reports/tiny/leaderboard.csv")
+        assert external[["name", "combo", "model", "n_images"]].to_numpy().tolist() == [
+            ["elsewhere", "raw", "cnn", 16]
+        ]
+        # The set holds the same images, so the scores are the same too.
+        for metric in ("roc_auc", "accuracy", "sensitivity", "specificity"):
+            assert external[metric][0] == pytest.approx(leaderboard[metric][0], abs=1e-4)
+        page = Path("reports/tiny/index.html").read_text()
+        assert "elsewhere: 16 images" in page
+        assert "raw/cnn/0: test images and what spoke for each decision" in page
+
+    def test_a_set_without_one_class_is_an_error(self, elsewhere, capsys):
+        shutil.rmtree(elsewhere / "hospital/pneumonia")
+        assert main(["external", "--combo", "raw"]) == 1
+        assert "external.elsewhere: Expected images in a folder PNEUMONIA" in capsys.readouterr().err
+
+    def test_without_sets_there_is_an_empty_folder(self, trained, monkeypatch):
+        monkeypatch.chdir(trained)
+        assert main(["external", "--combo", "raw"]) == 0
+        assert list(Path("reports/tiny/external/raw").iterdir()) == []

@@ -28,6 +28,7 @@ models:
 seeds: [0]
 threshold: {method: youden}
 weights_dir: null
+external: {}
 """
 
 # Both hold how long training took.

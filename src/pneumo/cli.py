@@ -58,6 +58,8 @@ def _build_parser() -> argparse.ArgumentParser:
     preprocess.add_argument("--combo", required=True, help="a key of combos in params.yaml")
     explain = add("explain", _explain, "Ask a combo's models what they look at.")
     explain.add_argument("--combo", required=True, help="a key of combos in params.yaml")
+    external = add("external", _external, "Let a combo's models predict the external test sets.")
+    external.add_argument("--combo", required=True, help="a key of combos in params.yaml")
     for name, function, text in (
         ("train", _train, "Train one run and predict the validation and test images."),
         ("evaluate", _evaluate, "Score one run's predictions."),
@@ -74,7 +76,7 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Stages are imported where they run: the command stays quick, and only train, explain and predict load Keras.
+# Stages are imported where they run: the command stays quick, and only those that need a network load Keras.
 
 
 def _download(options: argparse.Namespace) -> None:  # noqa: ARG001
@@ -119,6 +121,14 @@ def _explain(options: argparse.Namespace) -> None:
     from pneumo.stages import explain
 
     explain.run(params, options.combo)
+
+
+def _external(options: argparse.Namespace) -> None:
+    params = load_params()
+    _expect_key("combo", options.combo, params.combos)
+    from pneumo.stages import external
+
+    external.run(params, options.combo)
 
 
 def _audit(options: argparse.Namespace) -> None:  # noqa: ARG001

@@ -91,6 +91,7 @@ class Params:
         seeds: each combo x model is trained once for each.
         threshold: how the decision threshold is chosen.
         weights_dir: folder with ImageNet weights, or null to let Keras download them.
+        external: name -> folder of a further test set, with NORMAL and PNEUMONIA; nothing is chosen by it.
     """
 
     experiment: str
@@ -103,6 +104,7 @@ class Params:
     seeds: list[int]
     threshold: Threshold
     weights_dir: str | None
+    external: dict[str, str]
 
     def __post_init__(self) -> None:
         expect_name("experiment", self.experiment)
@@ -113,6 +115,8 @@ class Params:
             expect(len(names) > 0, key, "at least one", names)
             for name in names:
                 expect_name(key, name)
+        for name in self.external:
+            expect_name("external", name)
         for name, overrides in self.models.items():
             expect(
                 overrides is None or isinstance(overrides, dict),
@@ -207,7 +211,7 @@ def load_params(path: Path = PARAMS_PATH) -> Params:
     missing = [field.name for field in fields(Params) if field.name not in content]
     if missing:
         raise PneumoError(f"{path}: missing {', '.join(missing)}. Compare conf/experiment/demo.yaml.")
-    for key in ("data", "combos", "models"):  # of a list here, OmegaConf would not say the key
+    for key in ("data", "combos", "models", "external"):  # of a list here, OmegaConf would not say the key
         expect(not isinstance(content[key], ListConfig), f"{path}: {key}", "{name: ...}", content[key])
     return build(Params, content, str(path))
 

@@ -38,6 +38,11 @@ def explanations_dir(experiment: str, combo: str) -> Path:
     return report_dir(experiment) / "explanations" / combo
 
 
+def external_dir(experiment: str, combo: str) -> Path:
+    """Folder of what a combo's models predict for the external test sets."""
+    return report_dir(experiment) / "external" / combo
+
+
 def report_dir(experiment: str) -> Path:
     """Folder of an experiment's report."""
     return Path("reports") / experiment

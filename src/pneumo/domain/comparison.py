@@ -248,6 +248,30 @@ def average_roc(curves: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({"false_positive_rate": np.append(0.0, _GRID), "sensitivity": np.append(0.0, mean)})
 
 
+def score_set(name: str, runs: Mapping[RunKey, Decided]) -> pd.DataFrame:
+    """Score all runs on a further test set.
+
+    Args:
+        name: of the set.
+        runs: predictions for it, with decisions at the thresholds that validation gave.
+
+    Returns:
+        One row a combo and model: `name`, `combo`, `model`, `n_seeds`, `n_images`, the mean over seeds of
+        each of METRICS, and its 95 % interval over patients and seeds in `<metric>_low` and `<metric>_high`.
+    """
+    draws = draw_scores(runs)
+    rows = [
+        {"combo": combo, "model": model, "n_images": len(runs[combo, model, seed].y_true)}
+        | {metric: scores[metric][0] for metric in METRICS}
+        for (combo, model, seed), scores in draws.items()
+    ]
+    groups = pd.DataFrame(rows).groupby(["combo", "model"], sort=False)
+    means = groups.agg(n_seeds=("n_images", "size"), n_images=("n_images", "first"))
+    table = means.join(groups[list(METRICS)].mean()).reset_index()
+    table.insert(0, "name", name)
+    return add_mean_intervals(table, draws)
+
+
 def average_probes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Average over seeds what models were found to look at.
 

@@ -80,16 +80,43 @@ def scan_folder(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         false where the name has no known form (the image is then its own patient), and a str `oddity` where
         the pixels deserve a look; and the files set aside, with QUARANTINE_COLUMNS.
     """
-    paths = sorted(
-        path
-        for path in root.rglob("*")
-        if (not path.is_dir() or path.is_symlink()) and path != root / REJECTED_NAME
-    )
-    with ThreadPoolExecutor() as pool:
-        checked = tqdm(
-            pool.map(lambda path: _check_file(root, path), paths), "check", len(paths), unit="file"
+    paths = [path for path in _list_files(root) if path != root / REJECTED_NAME]
+    images, quarantine = _check_files([(path.relative_to(root), path) for path in paths])
+    if (root / REJECTED_NAME).is_file():
+        quarantine = pd.concat([pd.read_csv(root / REJECTED_NAME), quarantine], ignore_index=True)
+    return images, quarantine
+
+
+def scan_class_folders(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read and check every file below a folder that sorts images into NORMAL and PNEUMONIA, at any depth.
+
+    Args:
+        root: the folder; class folders are found without regard to case.
+
+    Returns:
+        As `scan_folder`; every image counts as one of the test set.
+    """
+    places = []
+    for path in _list_files(root):
+        parts = path.relative_to(root).parts
+        depths = [i for i, part in enumerate(parts[:-1]) if part.upper() in CLASS_FOLDERS]
+        inside = (
+            Path("test", parts[depths[0]].upper(), *parts[: depths[0]], *parts[depths[0] + 1 :])
+            if depths
+            else None
         )
-        results = list(checked)
+        places.append((inside or Path(*parts), path))
+    return _check_files(places)
+
+
+def _list_files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if not path.is_dir() or path.is_symlink())
+
+
+def _check_files(places: list[tuple[Path, Path]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    with ThreadPoolExecutor() as pool:
+        checked = pool.map(lambda place: _check_file(*place), places)
+        results = list(tqdm(checked, "check", len(places), unit="file"))
     images = pd.DataFrame(
         (result for result in results if "reason" not in result),
         columns=[*(column for column in COLUMNS if column != "split"), "parsed", "oddity"],
@@ -97,13 +124,10 @@ def scan_folder(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     quarantine = pd.DataFrame(
         (result for result in results if "reason" in result), columns=QUARANTINE_COLUMNS
     )
-    if (root / REJECTED_NAME).is_file():
-        quarantine = pd.concat([pd.read_csv(root / REJECTED_NAME), quarantine], ignore_index=True)
     return images, quarantine
 
 
-def _check_file(root: Path, path: Path) -> dict[str, object]:
-    relative = path.relative_to(root)
+def _check_file(relative: Path, path: Path) -> dict[str, object]:
     try:
         return _describe_file(relative, path)
     except UnreadableImageError as error:

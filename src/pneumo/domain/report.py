@@ -26,6 +26,7 @@ class Report:
         reference: the combo that the verdicts of the leaderboard speak of.
         operating_points: as `evaluate` writes them for one run of the leaderboard's first row, or None.
         findings: of the audit, as `stages.audit` writes them.
+        external: as `comparison.score_set` returns them, one set below the other.
         probes: as `comparison.average_probes` returns them.
         galleries: paths relative to the page, with a caption each.
         missing_runs: names of runs that have no result.
@@ -45,6 +46,7 @@ class Report:
     reference: str
     operating_points: pd.DataFrame | None
     findings: pd.DataFrame
+    external: pd.DataFrame
     probes: pd.DataFrame
     galleries: list[tuple[str, str]]
     missing_runs: list[str]

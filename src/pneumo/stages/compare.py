@@ -16,6 +16,7 @@ from pneumo.base.paths import (
     audit_dir,
     explanations_dir,
     exploration_dir,
+    external_dir,
     images_path,
     manifest_path,
     report_dir,
@@ -58,12 +59,14 @@ def run(params: Params) -> None:
     leaderboard = comparison.judge_combos(leaderboard, comparisons, reference)
     runs = comparison.add_run_intervals(runs, draws)
     probes = comparison.average_probes(read_probes(params))
+    external = score_external(params, dict(zip(done, thresholds, strict=True)))
     for name, table in (
         ("runs", runs),
         ("leaderboard", leaderboard),
         ("comparisons", comparisons),
         ("predictions", predictions),
         ("probes", probes),
+        ("external", external),
     ):
         with write_file(report / f"{name}.csv") as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
@@ -97,6 +100,7 @@ def run(params: Params) -> None:
             reference=reference,
             operating_points=read_operating_points(best),
             findings=pd.read_csv(audit_dir(params.experiment) / "findings.csv"),
+            external=external,
             probes=probes,
             galleries=galleries,
             missing_runs=missing,
@@ -234,6 +238,24 @@ def copy_pictures(run: Run, folder: Path) -> list[tuple[str, str]]:
             shutil.copyfile(run.report_dir / name, folder / name)
             shown.append((f"figures/{name}", caption))
     return shown
+
+
+def score_external(params: Params, thresholds: dict[Run, float]) -> pd.DataFrame:
+    """Score runs on every external test set that they have predicted, at the thresholds from validation."""
+    tables = []
+    for name in params.external:
+        paths = {
+            run: external_dir(run.experiment, run.combo) / name / f"{run.model}_{run.seed}.csv"
+            for run in thresholds
+        }
+        decided = {
+            (run.combo, run.model, run.seed): decide_run(read_predictions(path), thresholds[run])
+            for run, path in paths.items()
+            if path.is_file()
+        }
+        if decided:
+            tables.append(comparison.score_set(name, decided))
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["name", "combo", "model"])
 
 
 def read_probes(params: Params) -> dict[str, pd.DataFrame]:
