@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all lint format lock clean
+.PHONY: repro test test-all lint format lock browser clean
 repro: .venv/.installed
 	dvc repro
 
@@ -24,6 +24,10 @@ format: .venv/.installed
 lock: .venv/.installed
 	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
+
+# The tests that look at the page need Chromium; this installs Debian's and must run as root.
+browser:
+	command -v chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
 clean:
 	rm -rf .venv
