@@ -6,6 +6,7 @@ negative.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import cv2
 import keras
@@ -22,25 +23,50 @@ BATCH_SIZE = 64
 _STEP_FRACTION = 0.01  # of the features' standard deviation
 
 
-def remove_activation(model: keras.Model) -> keras.Model:
-    """Return a classifier that gives logits instead of probabilities; it shares its weights.
+@dataclass(frozen=True)
+class Scorer:
+    """A classifier, opened up; its parts share their weights.
 
-    Args:
-        model: of `networks.build_classifier`; its own last layer is changed, so that it gives logits too.
+    Attributes:
+        model: uint8 images of shape (n, size_px, size_px, 1) -> logits of shape (n, 1) or (n, n_classes).
+        maps: the same images -> the last feature maps, of shape (n, height, width, n_maps); None where there
+            are no convolutions.
+        collapse: the layer that turns feature maps into vectors, by pooling or by flattening.
+        rest: these vectors -> logits.
     """
+
+    model: keras.Model
+    maps: keras.Model | None
+    collapse: keras.Layer
+    rest: keras.Model
+
+
+def open_classifier(model: keras.Model) -> Scorer:
+    """Open up a classifier of `networks.build_classifier`; from then on it gives logits itself."""
     owner = model.get_layer("head") if any(layer.name == "head" for layer in model.layers) else model
     owner.get_layer("probability").activation = keras.activations.linear
-    return keras.Model(model.input, model.output)
+    collapse = next(
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.Flatten)
+    )
+    has_maps = collapse.input.shape[-1] != model.input.shape[-1]
+    return Scorer(
+        keras.Model(model.input, model.output),
+        keras.Model(model.input, collapse.input) if has_maps else None,
+        collapse,
+        keras.Model(collapse.output, model.output),
+    )
 
 
-def score_images(model: keras.Model, images: Images) -> FloatArray:
+def score_images(scorer: Scorer, images: Images) -> FloatArray:
     """Return a score for each class, float array of shape (n, n_classes).
 
     Args:
-        model: gives logits.
+        scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
     """
-    return _spread(model.predict(images, batch_size=BATCH_SIZE, verbose=0))
+    return _spread(scorer.model.predict(images, batch_size=BATCH_SIZE, verbose=0))
 
 
 def find_probabilities(scores: FloatArray) -> FloatArray:
@@ -52,12 +78,12 @@ def find_probabilities(scores: FloatArray) -> FloatArray:
 
 
 def score_views(
-    model: keras.Model, images: Images, views: Mapping[str, Callable[[Image], Image]]
+    scorer: Scorer, images: Images, views: Mapping[str, Callable[[Image], Image]]
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Return a model's probabilities for images as they are, and for each view of them.
 
     Args:
-        model: gives logits.
+        scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
         views: name -> function of an image of shape (size_px, size_px).
 
@@ -66,7 +92,7 @@ def score_views(
     """
 
     def predict(pixels: Images) -> FloatArray:
-        return find_probabilities(score_images(model, pixels))
+        return find_probabilities(score_images(scorer, pixels))
 
     changed = {
         name: predict(np.array([change(image[..., 0]) for image in images])[..., None])
@@ -75,30 +101,30 @@ def score_views(
     return predict(images), changed
 
 
-def draw_maps(model: keras.Model, images: Images, classes: IntArray) -> dict[str, FloatArray]:
+def draw_maps(scorer: Scorer, images: Images, classes: IntArray) -> dict[str, FloatArray]:
     """Explain decisions by `Grad-CAM`, for a network with convolutions, and by `occlusion`.
 
     Args:
-        model: gives logits.
+        scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
         classes: int array of shape (n,), the class to explain for each.
 
     Returns:
         name -> float array of shape (n, size_px, size_px), 0 or more.
     """
-    gradients = map_gradients(model, images, classes)
+    gradients = map_gradients(scorer, images, classes)
     maps = {} if gradients is None else {"Grad-CAM": gradients}
-    return maps | {"occlusion": map_occlusion(model, images, classes)}
+    return maps | {"occlusion": map_occlusion(scorer, images, classes)}
 
 
-def map_gradients(model: keras.Model, images: Images, classes: IntArray) -> FloatArray | None:
+def map_gradients(scorer: Scorer, images: Images, classes: IntArray) -> FloatArray | None:
     """Draw Grad-CAM: the last feature maps, weighted by how much each raises the score of a class.
 
     A map's weight is the derivative of the score by an offset to the whole map, taken as a difference
     quotient: Keras has no gradients that all of its backends share, and the layers behind the maps are few.
 
     Args:
-        model: gives logits.
+        scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
         classes: int array of shape (n,), the class to explain for each.
 
@@ -107,32 +133,26 @@ def map_gradients(model: keras.Model, images: Images, classes: IntArray) -> Floa
 
     Source: Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74.
     """
-    end = next(
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.Flatten)
-    )
-    maps = keras.Model(model.input, end.input).predict(images, batch_size=BATCH_SIZE, verbose=0)
-    n_maps = maps.shape[-1]
-    if n_maps == images.shape[-1]:
+    if scorer.maps is None:
         return None
-    rest = keras.Model(end.output, model.output)
-    vectors = keras.ops.convert_to_numpy(end(maps))
+    maps = scorer.maps.predict(images, batch_size=BATCH_SIZE, verbose=0)
+    vectors = keras.ops.convert_to_numpy(scorer.collapse(maps))
+    n_maps = maps.shape[-1]
     step = _STEP_FRACTION * max(float(maps.std()), 1e-6)
     offsets = step * np.tile(np.eye(n_maps, dtype=np.float32), vectors.shape[1] // n_maps)
     attention = []
     for own_maps, vector, k in zip(maps, vectors, classes, strict=True):
-        scores = _spread(rest.predict(np.vstack([vector + offsets, vector - offsets]), 256, verbose=0))
+        scores = _spread(scorer.rest.predict_on_batch(np.vstack([vector + offsets, vector - offsets])))
         weights = (scores[:n_maps, k] - scores[n_maps:, k]) / (2 * step)
         attention.append(np.maximum(own_maps @ weights, 0))
     return _enlarge(np.array(attention), images.shape[1])
 
 
-def map_occlusion(model: keras.Model, images: Images, classes: IntArray) -> FloatArray:
+def map_occlusion(scorer: Scorer, images: Images, classes: IntArray) -> FloatArray:
     """Cover one patch after the other with the image's mean and see how far the score of a class falls.
 
     Args:
-        model: gives logits.
+        scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
         classes: int array of shape (n,), the class to explain for each.
 
@@ -142,23 +162,21 @@ def map_occlusion(model: keras.Model, images: Images, classes: IntArray) -> Floa
     Source: Zeiler and Fergus 2014, doi:10.1007/978-3-319-10590-1_53.
     """
     edges = np.linspace(0, images.shape[1], N_PATCHES + 1).round().astype(int)
-    attention = []
-    for image, k in zip(images, classes, strict=True):
-        covered = np.repeat(image[None], N_PATCHES**2 + 1, axis=0)
-        for number, copy in enumerate(covered[:-1]):
-            row, column = divmod(number, N_PATCHES)
-            copy[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = round(float(image.mean()))
-        scores = score_images(model, covered)[:, k]
-        attention.append(np.maximum(scores[-1] - scores[:-1], 0).reshape(N_PATCHES, N_PATCHES))
-    return _enlarge(np.array(attention), images.shape[1])
+    covered = np.repeat(images, N_PATCHES**2, axis=0)
+    for number, copy in enumerate(covered):
+        row, column = divmod(number % N_PATCHES**2, N_PATCHES)
+        copy[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = round(float(copy.mean()))
+    as_is = score_images(scorer, images)[np.arange(len(images)), classes]
+    scores = score_images(scorer, covered)[np.arange(len(covered)), np.repeat(classes, N_PATCHES**2)]
+    falls = as_is[:, None] - scores.reshape(len(images), -1)
+    return _enlarge(np.maximum(falls, 0).reshape(-1, N_PATCHES, N_PATCHES), images.shape[1])
 
 
-def shuffle_weights(model: keras.Model, seed: int) -> None:
+def shuffle_weights(scorer: Scorer, seed: int) -> None:
     """Shuffle the values within every weight array: the same network, but nothing learnt is left in it."""
     generator = np.random.default_rng(seed)
-    model.set_weights(
-        [generator.permutation(weights.ravel()).reshape(weights.shape) for weights in model.get_weights()]
-    )
+    arrays = scorer.model.get_weights()
+    scorer.model.set_weights([generator.permutation(each.ravel()).reshape(each.shape) for each in arrays])
 
 
 def correlate_maps(maps: FloatArray, others: FloatArray) -> float:

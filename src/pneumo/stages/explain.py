@@ -51,19 +51,19 @@ def explain_run(
         folder: where <model>_<seed>.png goes.
     """
     model, card = load_bundle(run.model_dir / "model.keras")
-    model = explanation.remove_activation(model)
+    scorer = explanation.open_classifier(model)
     scores = select_scores(test, "test")
     y_pred = decide(scores.probabilities, card.threshold)
     margins = probes.find_margins(scores.probabilities, card.threshold)
     groups = probes.select_gallery(scores.y_true, y_pred, margins, scores.patients, N_EACH)
     rows = np.concatenate(list(groups.values()))
-    maps = explanation.draw_maps(model, images[rows], y_pred[rows])
+    maps = explanation.draw_maps(scorer, images[rows], y_pred[rows])
     attention = next(iter(maps.values()))
     found = probes.probe_views(
-        scores.y_true, scores.patients, *explanation.score_views(model, images, probes.VIEWS)
+        scores.y_true, scores.patients, *explanation.score_views(scorer, images, probes.VIEWS)
     )
-    explanation.shuffle_weights(model, seed=0)
-    shuffled = next(iter(explanation.draw_maps(model, images[rows], y_pred[rows]).values()))
+    explanation.shuffle_weights(scorer, seed=0)
+    shuffled = next(iter(explanation.draw_maps(scorer, images[rows], y_pred[rows]).values()))
     found += [
         probes.probe_attention(attention),
         probes.probe_maps(explanation.correlate_maps(attention, shuffled)),
@@ -71,7 +71,7 @@ def explain_run(
     shown = tabulate_gallery(test, scores, y_pred, groups)
     shown["attention_outside"] = [regions.score_outside(each) for each in attention]
     captions = [
-        f"{row.group}\nis {row.actual}\n{row.predicted}, p {row.probability:.3f}"
+        f"{row.group}\nis {row.actual}\ncalled {row.predicted}, p {row.probability:.3f}"
         for row in shown.itertuples()
     ]
     figure = figures.plot_gallery(images[rows, ..., 0], maps, captions, f"{title}\n{run.name}, test")
