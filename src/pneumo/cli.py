@@ -70,6 +70,13 @@ def _build_parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", required=True, type=int, help="one of seeds in params.yaml")
     add("audit", _audit, "Look for what a model could score with without seeing lungs.")
     add("compare", _compare, "Write the report over all runs.")
+    tune = add("tune", _tune, "Search for a better recipe, on validation only; goes on where it was stopped.")
+    tune.add_argument("model", help="a recipe of conf/model/ with ranges in conf/tune/")
+    tune.add_argument("--combo", required=True, help="a key of combos in params.yaml")
+    tune.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    tune.add_argument(
+        "--storage", help="URL of a database that workers share (default: an SQLite file in models/.tuning/)"
+    )
     predict = add("predict", _predict, "Classify image files with a trained model.")
     predict.add_argument("model", type=Path, help="a model.keras that a run left")
     predict.add_argument("images", type=Path, nargs="+", help="image files")
@@ -141,6 +148,14 @@ def _compare(options: argparse.Namespace) -> None:  # noqa: ARG001
     from pneumo.stages import compare
 
     compare.run(load_params())
+
+
+def _tune(options: argparse.Namespace) -> None:
+    params = load_params()
+    _expect_key("combo", options.combo, params.combos)
+    from pneumo import tune
+
+    tune.run(params, options.model, options.combo, options.storage, options.seed)
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -43,6 +43,11 @@ def external_dir(experiment: str, combo: str) -> Path:
     return report_dir(experiment) / "external" / combo
 
 
+def tuning_dir(experiment: str) -> Path:
+    """Folder of what `pneumo tune` found, a folder a recipe."""
+    return report_dir(experiment) / "tuning"
+
+
 def report_dir(experiment: str) -> Path:
     """Folder of an experiment's report."""
     return Path("reports") / experiment

@@ -278,6 +278,41 @@ def plot_net_benefit(benefit: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def plot_trials(trials: pd.DataFrame, score: str, title: str) -> Figure:
+    """Plot the trials of a search in the order of their numbers, and the best so far.
+
+    Args:
+        trials: with `number`, `state` and `value`.
+        score: names the value; one that ends in `loss` is better when it is smaller.
+        title: names the data set.
+    """
+    figure, axes = _figure(6.6, 3.8, title)
+    ordered = trials.sort_values("number")
+    complete = ordered[ordered["state"] == "complete"]
+    for i, (state, rows) in enumerate((("complete", complete), ("pruned", ordered.drop(complete.index)))):
+        axes.plot(rows["number"], rows["value"], "o", markersize=4, color=_COLORS[i], label=state)
+    best = complete["value"].cummin() if score.endswith("loss") else complete["value"].cummax()
+    axes.step(complete["number"], best, where="post", color=_COLORS[0], linewidth=1, label="best so far")
+    axes.set(xlabel="trial", ylabel=score)
+    _legend_outside(figure, axes)
+    return figure
+
+
+def plot_importance(importance: Mapping[str, float], title: str) -> Figure:
+    """Plot how much each parameter of a search matters.
+
+    Args:
+        importance: parameter -> share of the variance between trials, the greatest first.
+        title: names the data set.
+    """
+    figure, axes = _figure(6.6, 0.4 * len(importance) + 1.4, title)
+    bars = axes.barh(list(importance), list(importance.values()), color=_COLORS[0])
+    axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
+    axes.invert_yaxis()
+    axes.set(xlabel="share of the variance between trials", xlim=(0, 1.08))
+    return figure
+
+
 def plot_history(history: pd.DataFrame, title: str) -> Figure:
     """Plot loss and AUC by epoch, for training and validation.
 

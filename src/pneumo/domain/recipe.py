@@ -76,10 +76,15 @@ class Optimizer(Enum):
 
 
 class Schedule(Enum):
-    """The learning rate over a phase: as it is, or falling to 0 along a cosine."""
+    """The learning rate over a phase.
+
+    It stays as it is, falls to 0 along a cosine, or rises for a quarter of the steps from a 25th of itself
+    and then falls to 0 along a cosine (Smith 2018, arXiv:1803.09820).
+    """
 
     constant = "constant"
     cosine = "cosine"
+    one_cycle = "one_cycle"
 
 
 class Monitor(Enum):
@@ -217,6 +222,8 @@ class Recipe:
         network: the layers.
         batch_size: images a step.
         balance_classes: weight images so that each class counts the same in the loss.
+        oversample: repeat training images until every class has as many as the largest. Where a phase says
+            `augment: true`, each copy is another view.
         label_smoothing: in [0, 1).
         monitor: after each phase the weights of its best epoch by this metric are kept.
         phases: name -> phase, in order.
@@ -229,6 +236,7 @@ class Recipe:
     monitor: Monitor
     phases: dict[str, Phase]
     label_smoothing: float = 0.0
+    oversample: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Training, phase by phase, and the probabilities that come out of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from pneumo.domain.networks import Classifier, set_trainable
 from pneumo.domain.recipe import Optimizer, Phase, Recipe, Schedule
 
 Features = npt.NDArray[np.float32]
+
+ONE_CYCLE_RISE_FRACTION = 0.25  # fastai's, as is the factor
+ONE_CYCLE_FACTOR = 25
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def fit_classifier(
     data: TrainingData,
     seed: int,
     load_features: Callable[[], Features],
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
     """Train a classifier through the phases of its recipe; each phase leaves its best epoch's weights.
 
@@ -53,6 +57,7 @@ def fit_classifier(
         seed: of the order of the images.
         load_features: gives the backbone's features, shape (n_all, n_features); called only by phases that
             train on features.
+        callbacks: for every phase, beside the one that keeps the best epoch.
 
     Returns:
         The history: phase, epoch (from 1, through all phases), and Keras's metrics, one row an epoch.
@@ -62,10 +67,10 @@ def fit_classifier(
         set_trainable(classifier, phase.trainable, phase.freeze_batch_norm)
         if phase.uses_features:
             assert classifier.head is not None  # noqa: S101, a recipe checks that it has a backbone
-            history = _fit(classifier.head, recipe, phase, data, load_features(), seed)
+            history = _fit(classifier.head, recipe, phase, data, load_features(), seed, callbacks)
         else:
             model = classifier.augmented if phase.augment else classifier.model
-            history = _fit(model, recipe, phase, data, data.images, seed)
+            history = _fit(model, recipe, phase, data, data.images, seed, callbacks)
         histories.append(pd.DataFrame(history).assign(phase=name))
     whole = pd.concat(histories, ignore_index=True)
     whole.insert(0, "epoch", range(1, len(whole) + 1))
@@ -100,6 +105,27 @@ def balanced_weights(classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     return (len(classes) / (n_present * counts[classes])).astype(np.float32)
 
 
+def repeat_smaller_classes(classes: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Choose images such that every class has as many as the largest: all of them, some more than once.
+
+    Args:
+        classes: int array of shape (n,), class numbers.
+        seed: of the choice of those that are repeated once more than the others of their class.
+
+    Returns:
+        int array of places in `classes`, not shuffled.
+    """
+    generator = np.random.default_rng(seed)
+    largest = np.bincount(classes).max()
+    chosen = []
+    for number in np.unique(classes):
+        members = np.flatnonzero(classes == number)
+        n_more = largest % len(members)
+        more = generator.choice(members, n_more, replace=False)
+        chosen.append(np.concatenate([np.tile(members, largest // len(members)), np.sort(more)]))
+    return np.concatenate(chosen)
+
+
 def encode_targets(classes: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float32]:
     """Encode class numbers as a model's outputs: shape (n, 1) for two classes, one-hot for more."""
     if n_classes == 2:
@@ -114,12 +140,17 @@ def _fit(
     data: TrainingData,
     inputs: npt.NDArray[Any],
     seed: int,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> dict[str, list[float]]:
-    weights = balanced_weights(data.train_classes) if recipe.balance_classes else None
+    rows, classes = data.train_rows, data.train_classes
+    if recipe.oversample:
+        chosen = repeat_smaller_classes(classes, seed)
+        rows, classes = rows[chosen], classes[chosen]
+    weights = balanced_weights(classes) if recipe.balance_classes else None
     train = ImageBatches(
         inputs,
-        data.train_rows,
-        encode_targets(data.train_classes, data.n_classes),
+        rows,
+        encode_targets(classes, data.n_classes),
         weights,
         batch_size=recipe.batch_size,
         shuffle_seed=seed,
@@ -144,7 +175,12 @@ def _fit(
         restore_best_weights=True,
     )
     return model.fit(
-        train, validation_data=val, epochs=phase.epochs, callbacks=[best_epoch], shuffle=False, verbose=2
+        train,
+        validation_data=val,
+        epochs=phase.epochs,
+        callbacks=[best_epoch, *callbacks],
+        shuffle=False,
+        verbose=2,
     ).history
 
 
@@ -153,6 +189,14 @@ def build_optimizer(phase: Phase, n_steps: int) -> keras.Optimizer:
     rate: Any = phase.learning_rate
     if phase.schedule is Schedule.cosine:
         rate = keras.optimizers.schedules.CosineDecay(phase.learning_rate, n_steps)
+    elif phase.schedule is Schedule.one_cycle:
+        n_rising = max(1, round(ONE_CYCLE_RISE_FRACTION * n_steps))
+        rate = keras.optimizers.schedules.CosineDecay(
+            phase.learning_rate / ONE_CYCLE_FACTOR,
+            max(1, n_steps - n_rising),
+            warmup_target=phase.learning_rate,
+            warmup_steps=n_rising,
+        )
     if phase.optimizer is Optimizer.adamw:
         return keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
     if phase.optimizer is Optimizer.sgd:

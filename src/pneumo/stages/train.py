@@ -1,9 +1,12 @@
 """train: images.npy and the manifest -> model.keras, history.csv, predictions.csv, timing.json of one run."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from pneumo.base.artifacts import write_folder, write_json
 from pneumo.base.config import Params, Run, build, load_group
@@ -27,37 +30,71 @@ from pneumo.domain.training import Features, TrainingData, fit_classifier, predi
 from pneumo.domain.transforms import parse_combo
 
 
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from, and what it predicts.
+
+    Attributes:
+        manifest: one row an image.
+        images_path: .npy file of a combo's images, row i for row i of the manifest.
+        y_true: int array of shape (n,), class numbers; -1 where the class is not known.
+        training: the training and validation part.
+        test_rows: int array of rows of the test set.
+    """
+
+    manifest: pd.DataFrame
+    images_path: Path
+    y_true: npt.NDArray[np.int64]
+    training: TrainingData
+    test_rows: npt.NDArray[np.int64]
+
+
+def load_data(params: Params, combo: str) -> Data:
+    """Read the manifest and open a combo's images.
+
+    Raises:
+        PneumoError: a class has no training or no validation images.
+    """
+    manifest = read_manifest(manifest_path(params.source))
+    path = images_path(params.source, combo)
+    classes = CLASSES[params.task]
+    y_true = number_classes(manifest, params.task)
+    train, val, test = (
+        np.flatnonzero((manifest["split"] == part) & (y_true >= 0)) for part in ("train", "val", "test")
+    )
+    for part, rows in (("train", train), ("val", val)):
+        missing = set(range(len(classes))) - set(y_true[rows])
+        if missing:
+            raise PneumoError(f"Expected {classes[min(missing)]} images in {part}. Received: none")
+    images = np.load(path, mmap_mode="r")
+    training = TrainingData(images, train, y_true[train], val, y_true[val], len(classes))
+    return Data(manifest, path, y_true, training, test)
+
+
 def run(params: Params, run: Run) -> None:
     """Train one run and predict validation and test images; test labels are only copied, never looked at."""
     start = time.perf_counter()
     make_deterministic()
     recipe = build(Recipe, load_group("model", run.model, params.models[run.model]), f"model {run.model}")
     title = str(load_group("data", params.source, params.data_overrides)["title"])
-    manifest = read_manifest(manifest_path(params.source))
-    images_file = images_path(params.source, run.combo)
-    images = np.load(images_file, mmap_mode="r")
-    classes = CLASSES[params.task]
-    y = number_classes(manifest, params.task)
-    rows = {part: np.flatnonzero((manifest["split"] == part) & (y >= 0)) for part in ("train", "val", "test")}
-    for part in ("train", "val"):
-        missing = set(range(len(classes))) - set(y[rows[part]])
-        if missing:
-            raise PneumoError(f"Expected {classes[min(missing)]} images in {part}. Received: none")
-    data = TrainingData(images, rows["train"], y[rows["train"]], rows["val"], y[rows["val"]], len(classes))
+    data = load_data(params, run.combo)
+    images, classes = data.training.images, CLASSES[params.task]
 
     weights_dir = Path(params.weights_dir) if params.weights_dir else None
     classifier = build_classifier(recipe, images.shape[1:], len(classes), run.seed, weights_dir)
 
     def load_features() -> Features:
-        return load_or_extract_features(classifier.extractor, images_file, FEATURE_CACHE_DIR)
+        return load_or_extract_features(classifier.extractor, data.images_path, FEATURE_CACHE_DIR)
 
-    history = fit_classifier(classifier, recipe, data, run.seed, load_features)
-    predicted = np.concatenate([rows["val"], rows["test"]])
+    history = fit_classifier(classifier, recipe, data.training, run.seed, load_features)
+    predicted = np.concatenate([data.training.val_rows, data.test_rows])
     if all(phase.uses_features for phase in recipe.phases.values()):
         probabilities = predict_probabilities(classifier.head, load_features(), predicted)
     else:
         probabilities = predict_probabilities(classifier.model, images, predicted)
-    table = tabulate_predictions(manifest.iloc[predicted], classes, y[predicted], probabilities)
+    table = tabulate_predictions(
+        data.manifest.iloc[predicted], classes, data.y_true[predicted], probabilities
+    )
     threshold = None
     if params.task is Task.binary:
         val = select_scores(table, "val")

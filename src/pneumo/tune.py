@@ -1,0 +1,121 @@
+"""tune: a recipe and its ranges in conf/tune/ -> conf/model/<recipe>_tuned.yaml, chosen on validation."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import optuna
+from omegaconf import DictConfig, OmegaConf
+
+from pneumo.base.artifacts import write_folder, write_text
+from pneumo.base.config import CONF_PATH, Params, build, load_group
+from pneumo.base.paths import FEATURE_CACHE_DIR, tuning_dir
+from pneumo.base.reproducibility import make_deterministic
+from pneumo.domain import figures, tuning
+from pneumo.domain.features import load_or_extract_features
+from pneumo.domain.networks import build_classifier
+from pneumo.domain.recipe import Recipe
+from pneumo.domain.training import fit_classifier
+from pneumo.stages.train import load_data
+
+TRAINING_SEED = 0  # the same for every trial, so that trials differ by their recipes alone
+
+
+def run(params: Params, model: str, combo: str, url: str | None, seed: int) -> None:
+    """Try recipes until the study's trials are finished, by this worker or by others, and write the best.
+
+    Args:
+        params: data, task, combos and overrides of the recipe.
+        model: a recipe with a file in conf/tune/.
+        combo: whose images are trained on; `preprocess` has made them.
+        url: of the study's database; None for an SQLite file beside the models.
+        seed: of the draws.
+    """
+    make_deterministic()
+    base = load_group("model", model, params.models.get(model))
+    search = build(tuning.Search, load_group("tune", model), f"tune {model}")
+    monitor = build(Recipe, base, f"model {model}").monitor
+    data = load_data(params, combo)
+    weights_dir = Path(params.weights_dir) if params.weights_dir else None
+
+    def objective(trial: optuna.Trial) -> float:
+        config = set_values(base, tuning.draw_values(trial, search.ranges))
+        recipe = build(Recipe, config, f"tune {model}")
+        keras.backend.clear_session()
+        classifier = build_classifier(
+            recipe, data.training.images.shape[1:], data.training.n_classes, TRAINING_SEED, weights_dir
+        )
+        reported: list[float] = []
+
+        def report(_: int, logs: dict[str, float]) -> None:
+            trial.report(logs[monitor.value], len(reported))
+            reported.append(logs[monitor.value])
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        history = fit_classifier(
+            classifier,
+            recipe,
+            data.training,
+            TRAINING_SEED,
+            lambda: load_or_extract_features(classifier.extractor, data.images_path, FEATURE_CACHE_DIR),
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report)],
+        )
+        last_phase = history.loc[history["phase"] == history["phase"].iloc[-1], monitor.value]
+        return float(last_phase.max() if monitor.mode == "max" else last_phase.min())
+
+    url = url or default_url(params.experiment)
+    name = f"{params.experiment}/{combo}/{model}"
+    study = tuning.open_study(name, url, monitor.mode, search, seed)
+    tuning.run_trials(study, objective, lambda trial: print_progress(study, trial, search.n_trials))
+    write_results(study, search, base, params, model, combo)
+
+
+def default_url(experiment: str) -> str:
+    """Return the URL of an SQLite file beside the models; a name with a point is no experiment's."""
+    folder = Path("models", ".tuning")
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / experiment}.db"
+
+
+def set_values(base: DictConfig, values: dict[str, Any]) -> DictConfig:
+    """Return a copy of a recipe with some keys, their parts divided by points, set to values."""
+    config = base.copy()
+    for key, value in values.items():
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    return config
+
+
+def print_progress(study: optuna.Study, trial: optuna.trial.FrozenTrial, n_trials: int) -> None:
+    """Say how a trial ended, and how far the study is."""
+    finished = tuning.list_finished(study)
+    value = "pruned" if trial.state is optuna.trial.TrialState.PRUNED else f"{trial.value:.4f}"
+    done = [each.value for each in finished if each.state is optuna.trial.TrialState.COMPLETE]
+    best = f", best {study.best_value:.4f}" if done else ""
+    print(f"trial {len(finished)} of {n_trials}: {value}{best}  {trial.params}", flush=True)
+
+
+def write_results(
+    study: optuna.Study, search: tuning.Search, base: DictConfig, params: Params, model: str, combo: str
+) -> None:
+    """Write the best recipe, a table of all trials, and figures."""
+    table = tuning.tabulate_trials(study)
+    best = study.best_trial
+    recipe = set_values(base, tuning.read_values(best, search.ranges))
+    path = CONF_PATH / "model" / f"{model}_tuned.yaml"
+    title = str(load_group("data", params.source, params.data_overrides)["title"])
+    write_text(
+        path,
+        f"# {model}, tuned: the best of {len(table)} recipes tried on {combo} images of {title!r},\n"
+        f"# with a validation score of {best.value:.4f} (monitor, below). The test set was not looked at.\n"
+        + OmegaConf.to_yaml(recipe),
+    )
+    with write_folder(tuning_dir(params.experiment) / model) as folder:
+        table.to_csv(folder / "trials.csv", index=False, float_format="%.6g")
+        heading = f"{title}\n{combo}/{model}, {len(table)} trials"
+        score = str(recipe["monitor"])
+        figures.save_figure(figures.plot_trials(table, score, heading), folder / "history.png")
+        importance = tuning.rank_parameters(study)
+        if len(importance):
+            figures.save_figure(figures.plot_importance(importance, heading), folder / "importance.png")
+    print(f"best: {best.value:.4f} with {best.params}; recipe in {path}, figures in {folder.parent / model}")
