@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all lint format lock browser clean
+.PHONY: repro test test-all lint format lock browser postgresql clean
 repro: .venv/.installed
 	dvc repro
 
@@ -28,6 +28,10 @@ lock: .venv/.installed
 # The tests that look at the page need Chromium; this installs Debian's and must run as root.
 browser:
 	command -v chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+
+# The test of workers on one PostgreSQL database needs its server; this installs Debian's and must run as root.
+postgresql:
+	ls -d /usr/lib/postgresql/*/bin || (apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql)
 
 clean:
 	rm -rf .venv

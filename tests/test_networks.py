@@ -31,6 +31,7 @@ from pneumo.domain.training import (
     encode_targets,
     fit_classifier,
     predict_probabilities,
+    repeat_smaller_classes,
 )
 from pneumo.domain.transforms import parse_combo
 
@@ -252,6 +253,15 @@ def test_balanced_weights_make_classes_count_the_same():
     assert weights.mean() == pytest.approx(1)
 
 
+def test_smaller_classes_are_repeated_and_none_is_left_out():
+    classes = np.array([0, 1, 1, 1, 1, 1, 2, 2])
+    chosen = repeat_smaller_classes(classes, seed=0)
+    assert np.bincount(classes[chosen]).tolist() == [5, 5, 5]
+    assert np.bincount(chosen, minlength=8)[:6].tolist() == [5, 1, 1, 1, 1, 1]
+    assert sorted(np.bincount(chosen)[6:]) == [2, 3]
+    np.testing.assert_array_equal(chosen, repeat_smaller_classes(classes, seed=0))
+
+
 def test_targets_are_one_column_for_two_classes_and_one_hot_for_more():
     np.testing.assert_array_equal(encode_targets(np.array([0, 1]), 2), [[0], [1]])
     np.testing.assert_array_equal(encode_targets(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
@@ -261,6 +271,15 @@ def test_a_cosine_schedule_falls_from_the_learning_rate_to_zero():
     phase = Phase(epochs=1, learning_rate=0.5, schedule=Schedule.cosine)
     schedule = build_optimizer(phase, n_steps=10)._learning_rate
     assert [float(schedule(step)) for step in (0, 5, 10)] == pytest.approx([0.5, 0.25, 0])
+
+
+def test_one_cycle_rises_for_a_quarter_and_falls_to_zero():
+    phase = Phase(epochs=1, learning_rate=0.5, schedule=Schedule.one_cycle)
+    schedule = build_optimizer(phase, n_steps=100)._learning_rate
+    assert [float(schedule(step)) for step in (0, 25, 100)] == pytest.approx([0.5 / 25, 0.5, 0], abs=1e-6)
+    rates = [float(schedule(step)) for step in range(101)]
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
 
 
 @pytest.mark.parametrize("optimizer", Optimizer)
