@@ -11,7 +11,7 @@ from import_graph import PACKAGE, ROOT, imported_names, module_path, project_mod
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = ("base", "domain", "stages", "top")  # each may import those before it
-USE_KERAS = {"batches", "bundle", "explanation", "features", "networks", "training"}
+USE_KERAS = {"batches", "bundle", "explanation", "features", "learning_rate", "networks", "training", "tune"}
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CPU_LIMIT_S = 15  # it takes about 3
 

@@ -1,5 +1,6 @@
 """Networks, training, features and bundles, with real Keras on tiny inputs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -303,6 +304,45 @@ def test_training_learns_and_keeps_the_best_epoch(n_classes):
     probabilities = predict_probabilities(classifier.model, images, data.val_rows)
     loss = -np.log(probabilities[np.arange(8), data.val_classes]).mean()
     assert loss == pytest.approx(history["val_loss"].min(), abs=1e-3)
+
+
+def test_the_last_epoch_is_kept_where_the_recipe_says_so():
+    images = make_images(24)
+    data = make_data(images)
+    recipe = make_recipe(
+        phases={"fit": Phase(epochs=6, learning_rate=0.05)}, monitor=Monitor.val_loss, keep_best=False
+    )
+    classifier = build_classifier(recipe, SHAPE, 2, 0, None)
+    history = fit_classifier(classifier, recipe, data, 0, load_features=lambda: None)
+    probabilities = predict_probabilities(classifier.model, images, data.val_rows)
+    loss = -np.log(probabilities[np.arange(8), data.val_classes]).mean()
+    assert loss == pytest.approx(history["val_loss"].iloc[-1], rel=1e-3)
+    assert history["val_loss"].iloc[-1] > history["val_loss"].min()
+
+
+def test_oversampling_trains_on_as_many_of_each_class():
+    images = make_images(24)
+    data = replace(make_data(images), train_classes=np.repeat([0, 1], [4, 12]))
+    recipe = make_recipe(phases={"fit": Phase(1, 1e-3)}, oversample=True)
+    classifier = build_classifier(recipe, SHAPE, 2, 0, None)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append((batch, logs)))
+    fit_classifier(classifier, recipe, data, 0, lambda: None, callbacks=[watch])
+    assert len(seen) == 24 / recipe.batch_size
+
+
+def test_a_vgg_stem_is_the_first_block_of_vgg16():
+    network = Network("cnn", SIZE_PX, filters=[4], vgg_stem=True, weights=Weights.random)
+    recipe = replace(make_recipe(phases={"fit": Phase(1, 1e-2)}), network=network)
+    classifier = build_classifier(recipe, SHAPE, 2, 0, None)
+    vgg16 = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+    for name in ("block1_conv1", "block1_conv2"):
+        layer, other = classifier.model.get_layer(name), vgg16.get_layer(name)
+        assert [each.shape for each in layer.get_weights()] == [each.shape for each in other.get_weights()]
+    before = classifier.model.get_layer("block1_conv1").get_weights()[0]
+    images = make_images(24)
+    fit_classifier(classifier, recipe, make_data(images), 0, load_features=lambda: None)
+    assert (classifier.model.get_layer("block1_conv1").get_weights()[0] != before).any()
 
 
 def test_early_stopping_ends_after_patience():

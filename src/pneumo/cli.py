@@ -77,6 +77,10 @@ def _build_parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--storage", help="URL of a database that workers share (default: an SQLite file in models/.tuning/)"
     )
+    rate = add("find-rate", _find_rate, "Raise the learning rate of a phase step by step and plot the loss.")
+    rate.add_argument("model", help="a recipe of conf/model/")
+    rate.add_argument("--combo", required=True, help="a key of combos in params.yaml")
+    rate.add_argument("--phase", help="of the recipe (default: its last)")
     predict = add("predict", _predict, "Classify image files with a trained model.")
     predict.add_argument("model", type=Path, help="a model.keras that a run left")
     predict.add_argument("images", type=Path, nargs="+", help="image files")
@@ -150,6 +154,14 @@ def _compare(options: argparse.Namespace) -> None:  # noqa: ARG001
     compare.run(load_params())
 
 
+def _find_rate(options: argparse.Namespace) -> None:
+    params = load_params()
+    _expect_key("combo", options.combo, params.combos)
+    from pneumo import find_rate
+
+    find_rate.run(params, options.model, options.combo, options.phase)
+
+
 def _tune(options: argparse.Namespace) -> None:
     params = load_params()
     _expect_key("combo", options.combo, params.combos)
@@ -169,7 +181,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
-    from pneumo.domain.recipe import Recipe, Weights, find_weights
+    from pneumo.domain.recipe import Recipe, find_weights
     from pneumo.domain.sources import load_source
     from pneumo.domain.transforms import parse_combo
 
@@ -181,10 +193,10 @@ def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
     for model, overrides in params.models.items():
         network = build(Recipe, load_group("model", model, overrides), f"model {model}").network
         weights = "random weights"
-        if network.has_backbone and network.weights is Weights.imagenet:
+        if network.pretrained:
             weights = "ImageNet weights that Keras downloads"
             if params.weights_dir:
-                weights = str(find_weights(network.name, Path(params.weights_dir)))
+                weights = str(find_weights(network.pretrained, Path(params.weights_dir)))
         print(f"model {model}: {network.name}, {weights}")
     print(f"{len(params.runs)} runs, report in reports/{params.experiment}/")
 

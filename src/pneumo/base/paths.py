@@ -48,6 +48,11 @@ def tuning_dir(experiment: str) -> Path:
     return report_dir(experiment) / "tuning"
 
 
+def learning_rate_dir(experiment: str) -> Path:
+    """Folder of what `pneumo find-rate` found, a folder a recipe and phase."""
+    return report_dir(experiment) / "learning_rate"
+
+
 def report_dir(experiment: str) -> Path:
     """Folder of an experiment's report."""
     return Path("reports") / experiment

@@ -278,6 +278,26 @@ def plot_net_benefit(benefit: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def plot_rate_test(table: pd.DataFrame, suggested: float, title: str) -> Figure:
+    """Plot the loss of a learning-rate range test.
+
+    Args:
+        table: with `learning_rate`, `loss` and `smoothed`.
+        suggested: a learning rate, marked.
+        title: names the data set.
+    """
+    figure, axes = _figure(6.6, 3.8, title)
+    axes.plot(table["learning_rate"], table["loss"], color="#bbbbbb", linewidth=0.8, label="batch")
+    axes.plot(table["learning_rate"], table["smoothed"], color=_COLORS[0], label="smoothed")
+    axes.axvline(
+        suggested, color=_COLORS[1], linestyle="--", linewidth=1, label=f"suggested, {suggested:.1g}"
+    )
+    top = table["smoothed"].iloc[0] * 2
+    axes.set(xlabel="learning rate", ylabel="loss", xscale="log", ylim=(0, top))
+    _legend_outside(figure, axes)
+    return figure
+
+
 def plot_trials(trials: pd.DataFrame, score: str, title: str) -> Figure:
     """Plot the trials of a search in the order of their numbers, and the best so far.
 

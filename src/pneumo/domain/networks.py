@@ -70,15 +70,18 @@ def build_classifier(
         plain = keras.layers.Resizing(network.input_size_px, network.input_size_px, antialias=True)(plain)
     augmented = _chain(build_augmentation(recipe.augmentation, seed), plain)
     if not network.has_backbone:
-        layers = [keras.layers.Rescaling(1 / 127.5, offset=-1), *_build_convolutions(network.filters)]
-        layers += _build_output(network, n_classes)
+        layers = [keras.layers.Rescaling(1 / 127.5, offset=-1)]
+        if network.vgg_stem:
+            plain, augmented = _to_rgb(plain), _to_rgb(augmented)
+            layers = _build_vgg_stem(network, weights_dir)
+        layers += [*_build_convolutions(network.filters), *_build_output(network, n_classes)]
         return Classifier(*(keras.Model(inputs, _chain(layers, x)) for x in (plain, augmented)))
     scaling = build_scaling(BACKBONES[network.name].scaling)
     backbone = build_backbone(network, weights_dir)
     pooling = keras.layers.GlobalAveragePooling2D(name="features")
 
     def extract(x: Any) -> Any:
-        return pooling(backbone(scaling(keras.layers.Concatenate()([x, x, x]))))
+        return pooling(backbone(scaling(_to_rgb(x))))
 
     features = extract(plain)
     head_inputs = keras.Input(features.shape[1:])
@@ -187,6 +190,13 @@ def set_trainable(classifier: Classifier, trainable: str, freeze_batch_norm: boo
         layer.trainable = i >= len(layers) - n_trained and not (freeze_batch_norm and is_batch_norm)
 
 
+def _build_vgg_stem(network: Network, weights_dir: Path | None) -> list[keras.Layer]:
+    vgg16 = build_backbone(Network("vgg16", network.input_size_px, weights=network.weights), weights_dir)
+    names = ("block1_conv1", "block1_conv2", "block1_pool")
+    scaling = build_scaling(BACKBONES["vgg16"].scaling)
+    return [scaling, *(vgg16.get_layer(name) for name in names)]
+
+
 def _build_convolutions(filters: list[int]) -> list[keras.Layer]:
     layers = []
     for n_filters in filters:
@@ -202,6 +212,10 @@ def _build_output(network: Network, n_classes: int) -> list[keras.Layer]:
     if n_classes == 2:
         return [*layers, keras.layers.Dense(1, activation="sigmoid", name="probability")]
     return [*layers, keras.layers.Dense(n_classes, activation="softmax", name="probability")]
+
+
+def _to_rgb(x: Any) -> Any:
+    return keras.layers.Concatenate()([x, x, x])
 
 
 def _chain(layers: list[keras.Layer], x: Any) -> Any:

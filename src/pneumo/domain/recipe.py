@@ -111,6 +111,8 @@ class Network:
         units: width of each hidden dense layer before the output.
         dropout: rate before the output layer, in [0, 1).
         weights: what a backbone starts from.
+        vgg_stem: `cnn` only: begin with the first block of VGG16, two convolutions and a pooling, with its
+            ImageNet weights, which are trained on.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Network:
     units: list[int] = field(default_factory=list)
     dropout: float = 0.0
     weights: Weights = Weights.imagenet
+    vgg_stem: bool = False
 
     def __post_init__(self) -> None:
         names = (*SCRATCH_NETWORKS, *BACKBONES)
@@ -129,6 +132,7 @@ class Network:
         expect(
             (self.name == "cnn") == bool(self.filters), "network.filters", "some for cnn only", self.filters
         )
+        expect(self.name == "cnn" or not self.vgg_stem, "network.vgg_stem", "for cnn only", self.vgg_stem)
         expect(all(n > 0 for n in self.units), "network.units", "numbers above 0", self.units)
         expect(0 <= self.dropout < 1, "network.dropout", "a rate in [0, 1)", self.dropout)
 
@@ -136,6 +140,13 @@ class Network:
     def has_backbone(self) -> bool:
         """Whether the network is a head on a network of keras.applications."""
         return self.name in BACKBONES
+
+    @property
+    def pretrained(self) -> str | None:
+        """The network of keras.applications whose weights it starts from, or None."""
+        if self.weights is Weights.random:
+            return None
+        return self.name if self.has_backbone else "vgg16" if self.vgg_stem else None
 
 
 @dataclass
@@ -226,6 +237,7 @@ class Recipe:
             `augment: true`, each copy is another view.
         label_smoothing: in [0, 1).
         monitor: after each phase the weights of its best epoch by this metric are kept.
+        keep_best: false keeps the weights of a phase's last epoch instead.
         phases: name -> phase, in order.
         augmentation: used by the phases that say `augment: true`.
     """
@@ -237,6 +249,7 @@ class Recipe:
     phases: dict[str, Phase]
     label_smoothing: float = 0.0
     oversample: bool = False
+    keep_best: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

@@ -172,7 +172,7 @@ def _fit(
         monitor=recipe.monitor.value,
         mode=recipe.monitor.mode,
         patience=phase.patience or phase.epochs,
-        restore_best_weights=True,
+        restore_best_weights=recipe.keep_best,
     )
     return model.fit(
         train,

@@ -1,0 +1,61 @@
+"""The range test, fed by hand, and on a network."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pneumo.domain.learning_rate import RateTest, smooth, suggest_rate
+
+
+def feed(losses, n_steps=9, n_batches=4):
+    """Feed the losses of batches, as Keras does: running means that begin anew with each epoch."""
+    test = RateTest(1e-4, 1.0, n_steps)
+    model = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=None), stop_training=False)
+    test.set_model(model)
+    rates = []
+    for step, _ in enumerate(losses):
+        batch = step % n_batches
+        if batch == 0:
+            test.on_epoch_begin(step // n_batches)
+        test.on_train_batch_begin(batch)
+        rates.append(model.optimizer.learning_rate)
+        test.on_train_batch_end(batch, {"loss": np.mean(losses[step - batch : step + 1])})
+        if model.stop_training:
+            break
+    return test.tabulate(), rates, model.stop_training
+
+
+def test_the_rate_rises_by_the_same_factor_each_step():
+    table, rates, is_over = feed([1.0] * 20)
+    assert rates == pytest.approx(np.geomspace(1e-4, 1, 9))
+    assert table["learning_rate"].tolist() == pytest.approx(rates)
+    assert is_over
+
+
+def test_losses_are_those_of_single_batches():
+    losses = [0.9, 0.8, 0.7, 0.9, 0.5, 0.4]
+    table, _, is_over = feed(losses)
+    assert table["loss"].tolist() == pytest.approx(losses)
+    assert not is_over
+
+
+@pytest.mark.parametrize("explosion", [1e4, float("nan")])
+def test_an_explosion_ends_it(explosion):
+    table, _, is_over = feed([1.0, 0.9, 0.8, explosion, 1.0])
+    assert is_over
+    assert len(table) == 4
+
+
+def test_smoothing_of_a_constant_is_the_constant():
+    assert smooth([2.0] * 5) == pytest.approx([2.0] * 5)
+
+
+def test_the_suggestion_is_a_tenth_of_where_the_loss_is_least():
+    losses = [1.0, 0.9, 0.7, 0.4, 0.1, 0.05, 3.0, 5.0, 9.0]
+    table, _, _ = feed(losses)
+    least = table["learning_rate"][table["smoothed"].idxmin()]
+    assert suggest_rate(table) == least / 10
+    assert 1e-4 / 10 < suggest_rate(table) < 1e-1
+    assert json.dumps(suggest_rate(table))
