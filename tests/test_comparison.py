@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from pneumo.base.labels import CLASSES, Task
 from pneumo.domain.comparison import (
@@ -15,12 +16,14 @@ from pneumo.domain.comparison import (
     Decided,
     add_mean_intervals,
     add_run_intervals,
+    average_probes,
     average_roc,
     compare_combos,
     draw_scores,
     join_predictions,
     judge_combos,
     rank_runs,
+    score_set,
     summarize,
     tabulate_runs,
 )
@@ -371,6 +374,31 @@ def test_predictions_on_other_images_are_not_joined():
         join_predictions({"a": table, "b": other})
 
 
+def test_probes_are_averaged_and_a_problem_for_half_of_the_seeds_is_one():
+    means = average_probes({"raw": PROBES, "clahe": PROBES.assign(value=0.5)}).set_index(["combo", "check"])
+    assert means.loc[("raw", "map_correlation"), "value"] == pytest.approx(0.15)
+    assert means.loc[("clahe", "as_is"), "value"] == 0.5
+    assert set(means["n_seeds"]) == {2}
+    problems = means.loc["raw"].query("is_problem").index.tolist()
+    assert problems == ["without_thorax", "attention_outside"]
+    assert len(average_probes({})) == 0
+
+
+def test_a_further_set_is_scored_as_the_test_set_is():
+    runs = make_runs({("raw", "cnn", 0): 1, ("raw", "cnn", 1): 1, ("clahe", "cnn", 0): 2})
+    table = score_set("elsewhere", runs)
+    assert table[["name", "combo", "model", "n_seeds", "n_images"]].to_numpy().tolist() == [
+        ["elsewhere", "raw", "cnn", 2, 120],
+        ["elsewhere", "clahe", "cnn", 1, 120],
+    ]
+    expected = np.mean(
+        [roc_auc_score(run.y_true, run.probabilities[:, 1]) for run in list(runs.values())[:2]]
+    )
+    assert table["roc_auc"][0] == pytest.approx(expected)
+    assert (table["roc_auc_low"] < table["roc_auc"]).all()
+    assert (table["roc_auc"] < table["roc_auc_high"]).all()
+
+
 # The page
 
 
@@ -387,6 +415,23 @@ FINDINGS = pd.DataFrame(
         "high": [0.98, np.nan],
         "is_problem": [True, False],
         "text": ["Crop it.", "None."],
+    }
+)
+PROBES = pd.DataFrame(
+    {
+        "model": "cnn",
+        "seed": np.repeat([0, 1], 6),
+        "check": [
+            "as_is",
+            "without_thorax",
+            "thorax_only",
+            "without_markers",
+            "attention_outside",
+            "map_correlation",
+        ]
+        * 2,
+        "value": [0.9, 0.8123, 0.7, 0.6, 0.3, 0.1, 0.9, 0.8125, 0.7, 0.6, 0.3, 0.2],
+        "is_problem": [False, True, False, False, True, False, False, True, False, False, False, False],
     }
 )
 PIXEL = base64.b64decode(
@@ -412,6 +457,9 @@ def write_page(path, **changes):
         "reference": "raw",
         "operating_points": pd.DataFrame({"method": ["youden"], "threshold": [0.25], **POINT}),
         "findings": FINDINGS,
+        "external": score_set("elsewhere", runs),
+        "probes": average_probes({"raw": PROBES}),
+        "galleries": [("figures/roc_auc.png", "What it looked at")],
         "missing_runs": [],
         "set_aside": pd.DataFrame({"path": ["train/<i>.jpeg"], "reason": ["empty file"]}),
         "figures": {"How they compare": [("figures/roc_auc.png", "mean & range")]},
@@ -446,6 +494,9 @@ def test_page_shows_all_there_is(tmp_path):
         "0.971",
         "Crop it.",
         "youden",
+        "elsewhere: 120 images",
+        "What it looked at",
+        '<span class="worse">0.812</span>',
     ):
         assert text in page
     assert "<b>" not in page

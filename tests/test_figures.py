@@ -42,6 +42,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint
 
 BINS = pd.DataFrame({"n": [5, 5], "predicted": [0.2, 0.7], "observed": [0.4, 0.6]})
 BENEFIT = pd.DataFrame({"threshold": [0.1, 0.5], "model": [0.4, 0.2], "all": [0.4, -0.2], "none": [0.0, 0.0]})
+RATES = pd.DataFrame({"learning_rate": [0.01, 0.1], "loss": [0.7, 0.4], "smoothed": [0.7, 0.5]})
+TRIALS = pd.DataFrame(
+    {"number": [0, 2, 1], "state": ["complete", "pruned", "complete"], "value": [0.7, 0.5, 0.6]}
+)
 DRAW = {
     "plot_class_counts": lambda: figures.plot_class_counts(MANIFEST, TITLE),
     "plot_image_sizes": lambda: figures.plot_image_sizes(MANIFEST, TITLE),
@@ -54,6 +58,15 @@ DRAW = {
         dict.fromkeys(["raw", "clahe", "trim"], COUNTS), TITLE, n_columns=2
     ),
     "plot_metric_bars": lambda: figures.plot_metric_bars(LEADERBOARD, "roc_auc", "ROC AUC", TITLE),
+    "plot_gallery": lambda: figures.plot_gallery(
+        IMAGES[0],
+        {"Grad-CAM": np.ones((3, 16, 16)), "occlusion": np.zeros((3, 16, 16))},
+        ["a", "b", "c"],
+        TITLE,
+    ),
+    "plot_rate_test": lambda: figures.plot_rate_test(RATES, 0.01, TITLE),
+    "plot_trials": lambda: figures.plot_trials(TRIALS, "val_auc", TITLE),
+    "plot_importance": lambda: figures.plot_importance({"dropout": 0.7, "units": 0.3}, TITLE),
     "plot_history": lambda: figures.plot_history(HISTORY, TITLE),
     "plot_reliability": lambda: figures.plot_reliability({"as predicted": BINS, "scaled": BINS}, TITLE),
     "plot_net_benefit": lambda: figures.plot_net_benefit(BENEFIT, TITLE),
@@ -165,3 +178,10 @@ def test_history_shows_training_and_validation():
         train, validation = (line.get_ydata().tolist() for line in axes.lines)
         assert train == HISTORY[metric].tolist()
         assert validation == HISTORY[f"val_{metric}"].tolist()
+
+
+@pytest.mark.parametrize(("score", "expected"), [("val_auc", [0.7, 0.7]), ("val_loss", [0.7, 0.6])])
+def test_the_best_trial_so_far_never_gets_worse(score, expected):
+    figure = figures.plot_trials(TRIALS, score, TITLE)
+    (line,) = (line for line in figure.axes[0].lines if line.get_label() == "best so far")
+    assert line.get_ydata().tolist() == expected
