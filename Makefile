@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all lint format lock browser postgresql clean
+.PHONY: repro test test-all lint format lock seeds browser postgresql clean
 repro: .venv/.installed
 	dvc repro
 
@@ -32,6 +32,9 @@ browser:
 # The test of workers on one PostgreSQL database needs its server; this installs Debian's and must run as root.
 postgresql:
 	ls -d /usr/lib/postgresql/*/bin || (apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql)
+
+seeds: .venv/.installed
+	python docs/make_seeds.py
 
 clean:
 	rm -rf .venv

@@ -1,0 +1,106 @@
+"""Write docs/seeds.md from docs/seeds.yaml and the reports of the presets.
+
+    python docs/make_seeds.py
+
+Run it from the project's root (`make seeds`). What has not been run says so.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+HEAD = """\
+# Five earlier systems under one protocol
+
+This page is written by `make seeds` from the reports of the presets; do not edit it. Each row is a model of a
+system that this project grew from: what its authors claim, and what the same model comes to here, on the
+official test split, with validation carved out by patient, everything chosen on validation, as a mean over
+seeds and its 95 % interval over patients and seeds.
+"""
+NOT_RUN = "not run yet"
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reports", type=Path, default=Path("reports"))
+    parser.add_argument("--rows", type=Path, default=Path("docs/seeds.yaml"))
+    parser.add_argument("--output", type=Path, default=Path("docs/seeds.md"))
+    options = parser.parse_args()
+    rows = yaml.safe_load(options.rows.read_text(encoding="utf-8"))
+    text = [HEAD, *tabulate_systems(rows, options.reports), *tabulate_classes(rows, options.reports)]
+    options.output.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def tabulate_systems(rows: list[dict[str, str]], reports: Path) -> list[str]:
+    """Return the table of claims and measurements, as lines of Markdown."""
+    lines = [
+        "| system | model | claim | accuracy here | ROC AUC here | seeds | cut here | why they differ |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        found = find_run(row, reports)
+        accuracy = write_interval(found, "accuracy", 100, " %") if found is not None else NOT_RUN
+        area = write_interval(found, "roc_auc", 1, "") if found is not None else ""
+        seeds = found["n_seeds"] if found is not None else ""
+        lines.append(
+            f"| {row['system']} | {row['row']} | {row['claim']} | {accuracy} | {area} | {seeds} "
+            f"| {row.get('cut', '')} | {row['why']} |"
+        )
+    return lines
+
+
+def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
+    """Return sensitivity and precision by class of the models that tell three classes apart."""
+    lines = []
+    for row in rows:
+        path = reports / row["experiment"] / "plots" / "confusion" / f"{row['model']}_{row['combo']}.csv"
+        if not path.is_file():
+            continue
+        decisions = pd.read_csv(path)
+        counts = pd.crosstab(decisions["actual"], decisions["predicted"])
+        if len(counts) < 3:
+            continue
+        counts = counts.reindex(columns=counts.index, fill_value=0)
+        cells = []
+        for name in ("normal", "bacterial", "viral"):
+            right = counts.loc[name, name]
+            called = counts[name].sum()
+            precision = f"{right / called:.3f}" if called else "-"
+            cells.append(f"{right / counts.loc[name].sum():.3f} / {precision}")
+        lines.append(f"| {row['system']} | {row['row']} | {' | '.join(cells)} |")
+    if not lines:
+        return []
+    head = [
+        "",
+        "## By class",
+        "",
+        "Sensitivity / precision, over all seeds:",
+        "",
+        "| system | model | normal | bacterial | viral |",
+        "|---|---|---|---|---|",
+    ]
+    return head + lines
+
+
+def find_run(row: dict[str, str], reports: Path) -> pd.Series | None:
+    """Return a row's line of its leaderboard, or None where there is none."""
+    path = reports / row["experiment"] / "leaderboard.csv"
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    found = table[(table["combo"] == row["combo"]) & (table["model"] == row["model"])]
+    return found.iloc[0] if len(found) else None
+
+
+def write_interval(found: pd.Series, metric: str, factor: float, unit: str) -> str:
+    """Write a mean with its interval."""
+    digits = 1 if factor == 100 else 3
+    value, low, high = (found[name] * factor for name in (metric, f"{metric}_low", f"{metric}_high"))
+    return f"{value:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
