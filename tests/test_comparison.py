@@ -212,6 +212,13 @@ def test_verdicts_on_what_is_better_worse_and_the_same():
     assert flipped[:3] == ["worse than good", "reference", "worse than good"]
 
 
+def test_a_verdict_of_one_seed_says_so():
+    runs = make_runs({("raw", "cnn", 0): 0.5, ("raw", "cnn", 1): 0.5, ("good", "cnn", 0): 3}, noise=0.1)
+    comparisons = compare_combos(runs, draw_scores(runs))
+    leaderboard = pd.DataFrame({"combo": ["raw", "good"], "model": "cnn"})
+    assert judge_combos(leaderboard, comparisons, "raw")["verdict"][1] == "better than raw (one seed)"
+
+
 def test_identical_copies_do_not_differ():
     runs = make_runs({("raw", "cnn", 0): 1, ("raw", "cnn", 1): 1})
     runs |= {("copy", model, seed): run for (_, model, seed), run in runs.items()}

@@ -196,7 +196,8 @@ def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference
     Returns:
         The leaderboard with `verdict` ("reference", "better than <reference>", "worse than <reference>", "no
         difference shown", or "not compared" where the reference has no run of a shared seed) and
-        `smallest_detectable`.
+        `smallest_detectable`. A difference of one seed is one between two trained networks; another training
+        may turn it round, and the verdict says "(one seed)".
     """
     auc = comparisons[comparisons["metric"] == "roc_auc"]
     verdicts, detectable = [], []
@@ -214,7 +215,7 @@ def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference
             continue
         found = pair.iloc[0]
         sign = 1 if found["combo_a"] == row.combo else -1
-        verdicts.append(_say(sign * found["difference"], found["p_holm"], reference))
+        verdicts.append(_say(sign * found["difference"], found["p_holm"], reference, found["n_seeds"]))
         detectable.append(found["smallest_detectable"])
     return leaderboard.assign(verdict=verdicts, smallest_detectable=detectable)
 
@@ -392,7 +393,8 @@ def _compare_majorities(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) ->
     return statistics.compare_decisions(*correct)
 
 
-def _say(difference: float, p: float, reference: str) -> str:
+def _say(difference: float, p: float, reference: str, n_seeds: int) -> str:
     if not p <= SIGNIFICANCE:
         return "no difference shown"
-    return f"{'better' if difference > 0 else 'worse'} than {reference}"
+    trained_once = " (one seed)" if n_seeds == 1 else ""
+    return f"{'better' if difference > 0 else 'worse'} than {reference}{trained_once}"
