@@ -47,7 +47,7 @@ def tabulate_systems(rows: list[dict[str, str]], reports: Path) -> list[str]:
         seeds = found["n_seeds"] if found is not None else ""
         lines.append(
             f"| {row['system']} | {row['row']} | {row['claim']} | {accuracy} | {area} | {seeds} "
-            f"| {row.get('cut', '')} | {row['why']} |"
+            f"| {row.get('cut', '')} | {row['why'] if found is not None else ''} |"
         )
     return lines
 
