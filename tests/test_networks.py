@@ -415,6 +415,23 @@ class TestFeatureCache:
         np.save(path, make_images(40)[::-1])
         assert feature_key(extractor, path) != key
 
+    def test_key_is_the_same_for_the_same_network_built_again_in_one_process(self, path):
+        keys = {
+            feature_key(build_classifier(make_recipe("mobilenet075"), SHAPE, 2, 0, None).extractor, path)
+            for _ in range(2)
+        }
+        assert len(keys) == 1
+
+    def test_key_follows_the_size_that_the_network_works_at(self, path):
+        # Weights, and the shapes of what goes in and comes out, are the same for both.
+        keys = set()
+        for size_px in (40, 48):
+            keras.utils.clear_session()  # as in processes of their own, where layers have the same names
+            recipe = make_recipe("mobilenet075")
+            recipe = replace(recipe, network=replace(recipe.network, input_size_px=size_px))
+            keys.add(feature_key(build_classifier(recipe, SHAPE, 2, 0, None).extractor, path))
+        assert len(keys) == 2
+
 
 class TestBundle:
     card = Card(["normal", "pneumonia"], parse_combo("c", ["equalize"], SIZE_PX), 0.4, "phantoms")

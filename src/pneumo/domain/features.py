@@ -40,9 +40,16 @@ def load_or_extract_features(
 def feature_key(extractor: keras.Model, images_path: Path) -> str:
     """Return a key that changes with the images, the extractor's layers or weights, and Keras itself."""
     digest = hashlib.sha256(hash_file(images_path).encode())
-    shape = [extractor.input_shape, extractor.output_shape]
-    digest.update(json.dumps([keras.__version__, keras.backend.backend(), shape]).encode())
-    digest.update("".join(f"{layer.name}{layer.count_params()}" for layer in extractor.layers).encode())
+    description = [_describe_layer(layer) for layer in extractor.layers]
+    digest.update(json.dumps([keras.__version__, keras.backend.backend(), description], default=str).encode())
     for weights in extractor.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()
+
+
+def _describe_layer(layer: keras.Layer) -> list[object]:
+    """Return what a layer does, but not its name, which counts up with every network of a process."""
+    config = {} if isinstance(layer, keras.Model) else layer.get_config()
+    config.pop("name", None)
+    name = layer.name if isinstance(layer, keras.Model) else type(layer).__name__
+    return [name, layer.count_params(), layer.output.shape, config]
