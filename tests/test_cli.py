@@ -111,6 +111,14 @@ def test_check_looks_for_weights(capsys, folder):
     assert "mobilenet075, weights/mobilenet075_imagenet_notop.weights.h5\n" in capsys.readouterr().out
 
 
+def test_check_looks_for_external_test_sets(capsys, folder):
+    replace_params("external: {}", "external: {elsewhere: hospital}")
+    expect_error(capsys, ["check"], "external.elsewhere: Expected a folder. Received: hospital")
+    (folder / "hospital").mkdir()
+    assert main(["check"]) == 0
+    assert "external test set elsewhere: hospital" in capsys.readouterr().out
+
+
 def test_check_writes_nothing(folder):
     before = sorted(folder.rglob("*"))
     main(["check"])

@@ -544,6 +544,11 @@ class TestExplain:
         assert not is_right[gallery["group"] == "certain and wrong"].any()
         assert (explained / "cnn_0.png").read_bytes().startswith(b"\x89PNG")
 
+    def test_a_combo_without_models_is_named(self, trained, monkeypatch, capsys):
+        monkeypatch.chdir(trained)
+        assert main(["explain", "--combo", "clahe"]) == 1
+        assert "Expected a trained model of clahe. Received: none." in capsys.readouterr().err
+
     def test_twice_gives_the_same_bytes(self, explained, trained, monkeypatch):
         monkeypatch.chdir(trained)
         first = read_all(explained)

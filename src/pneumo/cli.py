@@ -186,6 +186,9 @@ def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
     from pneumo.domain.transforms import parse_combo
 
     params = load_params()
+    for name, path in params.external.items():
+        if not Path(path).expanduser().is_dir():
+            raise PneumoError(f"external.{name}: Expected a folder. Received: {path}")
     print(f"data: {load_source(params.source, params.data_overrides).title}")
     for combo, steps in params.combos.items():
         names = [step.name for step in parse_combo(combo, steps, params.image_size_px)]
@@ -198,6 +201,8 @@ def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
             if params.weights_dir:
                 weights = str(find_weights(network.pretrained, Path(params.weights_dir)))
         print(f"model {model}: {network.name}, {weights}")
+    for name, path in params.external.items():
+        print(f"external test set {name}: {path}")
     print(f"{len(params.runs)} runs, report in reports/{params.experiment}/")
 
 

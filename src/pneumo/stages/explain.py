@@ -8,6 +8,7 @@ import pandas as pd
 
 from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params, Run, load_group
+from pneumo.base.errors import PneumoError
 from pneumo.base.paths import explanations_dir, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.domain import explanation, figures, probes, regions
@@ -23,12 +24,15 @@ def run(params: Params, combo: str) -> None:
     make_deterministic()
     title = str(load_group("data", params.source, params.data_overrides)["title"])
     row_of_id = pd.Index(read_manifest(manifest_path(params.source))["id"])
+    runs = [
+        each for each in params.runs if each.combo == combo and (each.model_dir / "model.keras").is_file()
+    ]
+    if not runs:
+        raise PneumoError(f"Expected a trained model of {combo}. Received: none. `dvc repro` makes them.")
     images = np.load(images_path(params.source, combo), mmap_mode="r")
     tables: dict[str, list[pd.DataFrame]] = {"probes": [], "gallery": []}
     with write_folder(explanations_dir(params.experiment, combo)) as folder:
-        for each in params.runs:
-            if each.combo != combo or not (each.model_dir / "model.keras").is_file():
-                continue
+        for each in runs:
             table = read_predictions(each.model_dir / "predictions.csv")
             test = table[table["split"] == "test"]
             pixels = images[row_of_id.get_indexer(test["id"])]
