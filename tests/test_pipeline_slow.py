@@ -46,7 +46,8 @@ def test_two_runs_from_scratch_give_the_same_bytes(tmp_path):
     names = {Path(path).name for path in hashes}
     assert names >= {"manifest.csv", "images.npy", "model.keras", "history.csv", "predictions.csv"}
     assert names >= {"metrics.json", "summary.json", "leaderboard.csv", "roc_auc.png", "contact_sheet.png"}
-    assert len([path for path in hashes if path.startswith("data/.features/")]) == 2
+    # Both recipes have the same backbone with the same random weights, so they share its features.
+    assert len([path for path in hashes if path.startswith("data/.features/")]) == 1
 
 
 def read_page(project):
