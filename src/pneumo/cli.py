@@ -105,8 +105,7 @@ def _prepare(options: argparse.Namespace) -> None:  # noqa: ARG001
 def _preprocess(options: argparse.Namespace) -> None:
     from pneumo.stages import preprocess
 
-    params = load_params()
-    _expect_key("combo", options.combo, params.combos)
+    params = _load_for_combo(options)
     preprocess.run(params, options.combo)
 
 
@@ -127,16 +126,14 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    params = load_params()
-    _expect_key("combo", options.combo, params.combos)
+    params = _load_for_combo(options)
     from pneumo.stages import explain
 
     explain.run(params, options.combo)
 
 
 def _external(options: argparse.Namespace) -> None:
-    params = load_params()
-    _expect_key("combo", options.combo, params.combos)
+    params = _load_for_combo(options)
     from pneumo.stages import external
 
     external.run(params, options.combo)
@@ -155,16 +152,14 @@ def _compare(options: argparse.Namespace) -> None:  # noqa: ARG001
 
 
 def _find_rate(options: argparse.Namespace) -> None:
-    params = load_params()
-    _expect_key("combo", options.combo, params.combos)
+    params = _load_for_combo(options)
     from pneumo import find_rate
 
     find_rate.run(params, options.model, options.combo, options.phase)
 
 
 def _tune(options: argparse.Namespace) -> None:
-    params = load_params()
-    _expect_key("combo", options.combo, params.combos)
+    params = _load_for_combo(options)
     from pneumo import tune
 
     tune.run(params, options.model, options.combo, options.storage, options.seed)
@@ -204,6 +199,12 @@ def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
     for name, path in params.external.items():
         print(f"external test set {name}: {path}")
     print(f"{len(params.runs)} runs, report in reports/{params.experiment}/")
+
+
+def _load_for_combo(options: argparse.Namespace) -> Params:
+    params = load_params()
+    _expect_key("combo", options.combo, params.combos)
+    return params
 
 
 def _select_run(params: Params, options: argparse.Namespace) -> Run:
