@@ -23,6 +23,7 @@ from pneumo.domain.comparison import (
     join_predictions,
     judge_combos,
     rank_runs,
+    score_classes,
     score_set,
     summarize,
     tabulate_runs,
@@ -153,6 +154,23 @@ def make_runs(qualities, n=120, noise=1.0):
 def compare(qualities, noise=1.0):
     runs = make_runs(qualities, noise=noise)
     return compare_combos(runs, draw_scores(runs, n_draws=300))
+
+
+def test_classes_are_scored_as_counted_by_hand():
+    y_true = np.array([0, 0, 0, 1, 1, 2])
+    patients = np.arange(6).astype(object)
+
+    def decide_as(*y_pred):
+        return Decided(y_true, np.eye(3)[list(y_pred)], np.array(y_pred), patients)
+
+    runs = {("raw", "cnn", 0): decide_as(0, 0, 1, 1, 1, 1), ("raw", "cnn", 1): decide_as(0, 0, 0, 1, 0, 2)}
+    table = score_classes(runs, ("normal", "bacterial", "viral")).set_index("class")
+    assert table["n_images"].tolist() == [3, 2, 1]
+    assert table["sensitivity"].tolist() == pytest.approx([(2 / 3 + 1) / 2, (1 + 1 / 2) / 2, 1 / 2])
+    # The first seed never calls viral, so the precision of viral is not defined over both.
+    expected = [(1 + 3 / 4) / 2, (2 / 4 + 1) / 2, np.nan]
+    assert table["precision"].tolist() == pytest.approx(expected, nan_ok=True)
+    assert table["f1"].tolist() == pytest.approx([(4 / 5 + 6 / 7) / 2, (4 / 6 + 2 / 3) / 2, 1 / 2])
 
 
 def test_every_pair_of_combos_under_a_model_has_a_row_a_metric():
@@ -460,6 +478,7 @@ def write_page(path, **changes):
         "classes": ("normal", "pneumonia"),
         "counts": pd.DataFrame({"normal": [12], "viral": [34]}, index=["train"]),
         "leaderboard": judge_combos(leaderboard, comparisons, "raw").assign(train_s=56.7),
+        "by_class": score_classes(runs, ("normal", "pneumonia")),
         "comparisons": comparisons,
         "reference": "raw",
         "operating_points": pd.DataFrame({"method": ["youden"], "threshold": [0.25], **POINT}),
@@ -496,6 +515,7 @@ def test_page_shows_all_there_is(tmp_path):
         "3.15",
         "raw - clahe",
         "no difference shown",
+        '<td class="text">pneumonia</td><td>40</td>',
         "<small>0.",
         "Is it the border?",
         "0.971",

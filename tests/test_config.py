@@ -316,6 +316,8 @@ def change_recipe(recipe, key, value):
         ("cnn", "network.filters", [8, 0]),
         ("dense", "network.filters", [8]),
         ("mobilenet_finetuned", "network.filters", [8]),
+        ("cnn", "network.stem", "resnet50"),
+        ("dense", "network.stem", "vgg16"),
         ("cnn", "network.units", [0]),
         ("cnn", "network.dropout", 1.0),
         ("cnn", "network.dropout", -0.1),

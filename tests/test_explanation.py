@@ -137,6 +137,14 @@ def test_maps_change_when_the_weights_are_shuffled():
         np.testing.assert_array_equal(old, np.sort(new, axis=None))
 
 
+@pytest.mark.parametrize("name", ["dense", "cnn"])
+def test_the_first_map_is_the_first_of_all(name):
+    scorer = explanation.open_classifier(build(name, **NETWORKS[name]))
+    images, classes = make_images(), np.zeros(3, np.int64)
+    first = next(iter(explanation.draw_maps(scorer, images, classes).values()))
+    np.testing.assert_array_equal(explanation.draw_first_map(scorer, images, classes), first)
+
+
 def test_correlation_of_maps():
     maps = np.random.default_rng(0).random((2, 8, 8))
     assert explanation.correlate_maps(maps, 3 * maps + 1) == pytest.approx(1)

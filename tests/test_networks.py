@@ -12,10 +12,18 @@ from pneumo.base.errors import PneumoError
 from pneumo.domain.batches import ImageBatches
 from pneumo.domain.bundle import Card, load_bundle, save_bundle
 from pneumo.domain.features import feature_key, load_or_extract_features
-from pneumo.domain.networks import build_augmentation, build_classifier, build_scaling, set_trainable
+from pneumo.domain.networks import (
+    Classifier,
+    build_augmentation,
+    build_backbone,
+    build_classifier,
+    build_scaling,
+    set_trainable,
+)
 from pneumo.domain.predictor import Predictor
 from pneumo.domain.recipe import (
     BACKBONES,
+    STEMS,
     Augmentation,
     Monitor,
     Network,
@@ -331,18 +339,22 @@ def test_oversampling_trains_on_as_many_of_each_class():
     assert len(seen) == 24 / recipe.batch_size
 
 
-def test_a_vgg_stem_is_the_first_block_of_vgg16():
-    network = Network("cnn", SIZE_PX, filters=[4], vgg_stem=True, weights=Weights.random)
+@pytest.mark.parametrize("name", STEMS)
+def test_a_stem_is_the_first_block_of_its_backbone_and_is_trained(name):
+    network = Network("cnn", SIZE_PX, filters=[4], stem=name, weights=Weights.random)
     recipe = replace(make_recipe(phases={"fit": Phase(1, 1e-2)}), network=network)
-    classifier = build_classifier(recipe, SHAPE, 2, 0, None)
-    vgg16 = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
-    for name in ("block1_conv1", "block1_conv2"):
-        layer, other = classifier.model.get_layer(name), vgg16.get_layer(name)
+    model = build_classifier(recipe, SHAPE, 2, 0, None).model
+    backbone = build_backbone(Network(name, SIZE_PX, weights=Weights.random), None)
+    names = [layer.name for layer in backbone.layers[1:]]
+    block = names[: names.index(STEMS[name]) + 1]
+    for layer_name in block:
+        layer, other = model.get_layer(layer_name), backbone.get_layer(layer_name)
         assert [each.shape for each in layer.get_weights()] == [each.shape for each in other.get_weights()]
-    before = classifier.model.get_layer("block1_conv1").get_weights()[0]
-    images = make_images(24)
-    fit_classifier(classifier, recipe, make_data(images), 0, load_features=lambda: None)
-    assert (classifier.model.get_layer("block1_conv1").get_weights()[0] != before).any()
+    assert model.get_layer(block[-1]).output.shape[1:3] == (SIZE_PX // 2, SIZE_PX // 2)
+    before = model.get_layer(block[0]).get_weights()[0]
+    classifier = Classifier(model, model)
+    fit_classifier(classifier, recipe, make_data(make_images(24)), 0, load_features=lambda: None)
+    assert (model.get_layer(block[0]).get_weights()[0] != before).any()
 
 
 def test_early_stopping_ends_after_patience():

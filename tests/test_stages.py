@@ -439,6 +439,24 @@ class TestCompare:
         assert runs["specificity"][0] == pytest.approx(3 / 4)
         assert runs["specificity_at_0.5"][0] == 1
 
+    def test_classes_have_a_row_each(self, report):
+        table = pd.read_csv(report / "classes.csv").set_index(["combo", "class"])
+        leaderboard = pd.read_csv(report / "leaderboard.csv").set_index("combo")
+        for combo in ("raw", "clahe"):
+            sensitivity = table.loc[(combo, "pneumonia"), "sensitivity"]
+            assert sensitivity == pytest.approx(leaderboard.loc[combo, "sensitivity"], abs=1e-5)
+            specificity = table.loc[(combo, "normal"), "sensitivity"]
+            assert specificity == pytest.approx(leaderboard.loc[combo, "specificity"], abs=1e-5)
+
+    def test_histories_of_all_runs_stand_below_each_other(self, report):
+        history = pd.read_csv(report / "history.csv")
+        assert history.columns[:5].tolist() == ["combo", "model", "seed", "phase", "epoch"]
+        assert history[["combo", "seed"]].drop_duplicates().to_numpy().tolist() == [
+            ["raw", 0],
+            ["raw", 1],
+            ["clahe", 0],
+        ]
+
     def test_summary(self, report):
         summary = json.loads((report / "summary.json").read_text())
         assert list(summary) == ["phantom"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.metrics import precision_recall_fscore_support
 
 from pneumo.domain import statistics
 
@@ -25,6 +26,7 @@ METRICS = (
     "brier_score",
     "log_loss",
 )
+VAL_METRICS = ("roc_auc", "accuracy")
 SUMMARY_METRICS = ("roc_auc", "accuracy", "sensitivity", "specificity")
 SIGNIFICANCE = 0.05  # a difference is called one when its p, corrected over the whole table, is at most this
 _SEED = 0  # of every random draw here
@@ -76,8 +78,8 @@ def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> 
 
     Returns:
         Frame with `combo`, `model`, `seed`, `threshold`, METRICS on the test set at the validation threshold,
-        the same with the suffix `_at_0.5` (two classes only), `val_roc_auc`, `temperature`,
-        `calibration_error` on the test set, and `calibration_error_scaled` by the temperature.
+        the same with the suffix `_at_0.5` (two classes only), VAL_METRICS with the prefix `val_`,
+        `temperature`, `calibration_error` on the test set, and `calibration_error_scaled` by the temperature.
     """
     rows = []
     for (combo, model, seed), result in results.items():
@@ -85,7 +87,7 @@ def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> 
         row |= {metric: result["test"][metric] for metric in METRICS}
         if "test_at_0.5" in result:
             row |= {f"{metric}_at_0.5": result["test_at_0.5"][metric] for metric in METRICS}
-        row["val_roc_auc"] = result["val"]["roc_auc"]
+        row |= {f"val_{metric}": result["val"][metric] for metric in VAL_METRICS}
         row["temperature"] = result["temperature"]
         row["calibration_error"] = result["calibration"]["calibration_error"]
         row["calibration_error_scaled"] = result["calibration_scaled"]["calibration_error"]
@@ -119,16 +121,14 @@ def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
         runs: as `tabulate_runs` returns them, at least one.
 
     Returns:
-        One row a combo and model: `n_seeds`, and the means of `val_roc_auc`, `calibration_error`,
-        `calibration_error_scaled` and each of METRICS on the test set.
+        One row a combo and model: `n_seeds`, and the means of `val_roc_auc`, `val_accuracy`,
+        `calibration_error`, `calibration_error_scaled` and each of METRICS on the test set.
         Seeds for which a metric is not defined are left out of it.
     """
     groups = runs.groupby(["combo", "model"], sort=False)
-    table = groups.agg(
-        n_seeds=("seed", "size"),
-        **{name: (name, "mean") for name in ("val_roc_auc", "calibration_error", "calibration_error_scaled")},
-    )
-    table = table.join(groups[list(METRICS)].mean()).reset_index()
+    averaged = [f"val_{metric}" for metric in VAL_METRICS]
+    averaged += ["calibration_error", "calibration_error_scaled", *METRICS]
+    table = groups.agg(n_seeds=("seed", "size")).join(groups[averaged].mean()).reset_index()
     return table.sort_values("val_roc_auc", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -218,6 +218,28 @@ def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference
         verdicts.append(_say(sign * found["difference"], found["p_holm"], reference, found["n_seeds"]))
         detectable.append(found["smallest_detectable"])
     return leaderboard.assign(verdict=verdicts, smallest_detectable=detectable)
+
+
+def score_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> pd.DataFrame:
+    """Score the decisions of runs class by class, as a classification report does.
+
+    Args:
+        runs: of one test set.
+        classes: names, in the order of class numbers.
+
+    Returns:
+        One row a combo, model and class: `n_images` of the test set, and means over seeds of `sensitivity`,
+        `precision` (nan where a seed never calls the class) and `f1`.
+    """
+    tables = []
+    for (combo, model, _), run in runs.items():
+        precision, sensitivity, f1, n_images = precision_recall_fscore_support(
+            run.y_true, run.y_pred, labels=range(len(classes)), zero_division=np.nan
+        )
+        scores = {"n_images": n_images, "sensitivity": sensitivity, "precision": precision, "f1": f1}
+        tables.append(pd.DataFrame({"combo": combo, "model": model, "class": classes} | scores))
+    groups = pd.concat(tables).groupby(["combo", "model", "class"], sort=False)
+    return groups.agg(lambda values: values.mean(skipna=False)).astype({"n_images": int}).reset_index()
 
 
 def summarize(leaderboard: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:

@@ -117,6 +117,12 @@ def draw_maps(scorer: Scorer, images: Images, classes: IntArray) -> dict[str, Fl
     return maps | {"occlusion": map_occlusion(scorer, images, classes)}
 
 
+def draw_first_map(scorer: Scorer, images: Images, classes: IntArray) -> FloatArray:
+    """Draw the first of the maps of `draw_maps` alone."""
+    gradients = map_gradients(scorer, images, classes)
+    return map_occlusion(scorer, images, classes) if gradients is None else gradients
+
+
 def map_gradients(scorer: Scorer, images: Images, classes: IntArray) -> FloatArray | None:
     """Draw Grad-CAM: the last feature maps, weighted by how much each raises the score of a class.
 

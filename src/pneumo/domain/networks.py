@@ -10,6 +10,7 @@ import numpy as np
 from pneumo.base.errors import PneumoError
 from pneumo.domain.recipe import (
     BACKBONES,
+    STEMS,
     Augmentation,
     Network,
     Recipe,
@@ -71,9 +72,9 @@ def build_classifier(
     augmented = _chain(build_augmentation(recipe.augmentation, seed), plain)
     if not network.has_backbone:
         layers = [keras.layers.Rescaling(1 / 127.5, offset=-1)]
-        if network.vgg_stem:
+        if network.stem is not None:
             plain, augmented = _to_rgb(plain), _to_rgb(augmented)
-            layers = _build_vgg_stem(network, weights_dir)
+            layers = _build_stem(network.stem, network, weights_dir)
         layers += [*_build_convolutions(network.filters), *_build_output(network, n_classes)]
         return Classifier(*(keras.Model(inputs, _chain(layers, x)) for x in (plain, augmented)))
     scaling = build_scaling(BACKBONES[network.name].scaling)
@@ -190,11 +191,11 @@ def set_trainable(classifier: Classifier, trainable: str, freeze_batch_norm: boo
         layer.trainable = i >= len(layers) - n_trained and not (freeze_batch_norm and is_batch_norm)
 
 
-def _build_vgg_stem(network: Network, weights_dir: Path | None) -> list[keras.Layer]:
-    vgg16 = build_backbone(Network("vgg16", network.input_size_px, weights=network.weights), weights_dir)
-    names = ("block1_conv1", "block1_conv2", "block1_pool")
-    scaling = build_scaling(BACKBONES["vgg16"].scaling)
-    return [scaling, *(vgg16.get_layer(name) for name in names)]
+def _build_stem(name: str, network: Network, weights_dir: Path | None) -> list[keras.Layer]:
+    backbone = build_backbone(Network(name, network.input_size_px, weights=network.weights), weights_dir)
+    layers = [layer for layer in backbone.layers if not isinstance(layer, keras.layers.InputLayer)]
+    last = [layer.name for layer in layers].index(STEMS[name])
+    return [build_scaling(BACKBONES[name].scaling), *layers[: last + 1]]
 
 
 def _build_convolutions(filters: list[int]) -> list[keras.Layer]:

@@ -59,6 +59,9 @@ BACKBONES = {
     "xception": Backbone("Xception", Scaling.TO_UNIT_RANGE, min_size_px=71),
 }
 
+# What a `cnn` may begin with: the layers of a backbone up to this one, which halve height and width.
+STEMS = {"vgg16": "block1_pool", "mobilenet075": "conv_pw_1_relu"}
+
 
 class Weights(Enum):
     """What a backbone starts from."""
@@ -110,9 +113,8 @@ class Network:
         filters: `cnn` only: filters of each 3 x 3 convolution, each followed by 2 x 2 max-pooling.
         units: width of each hidden dense layer before the output.
         dropout: rate before the output layer, in [0, 1).
-        weights: what a backbone starts from.
-        vgg_stem: `cnn` only: begin with the first block of VGG16, two convolutions and a pooling, with its
-            ImageNet weights, which are trained on.
+        weights: what a backbone or a stem starts from.
+        stem: `cnn` only: begin with the first block of one of STEMS, which is trained with the rest.
     """
 
     name: str
@@ -121,7 +123,7 @@ class Network:
     units: list[int] = field(default_factory=list)
     dropout: float = 0.0
     weights: Weights = Weights.imagenet
-    vgg_stem: bool = False
+    stem: str | None = None
 
     def __post_init__(self) -> None:
         names = (*SCRATCH_NETWORKS, *BACKBONES)
@@ -132,7 +134,12 @@ class Network:
         expect(
             (self.name == "cnn") == bool(self.filters), "network.filters", "some for cnn only", self.filters
         )
-        expect(self.name == "cnn" or not self.vgg_stem, "network.vgg_stem", "for cnn only", self.vgg_stem)
+        expect(
+            self.stem is None or (self.name == "cnn" and self.stem in STEMS),
+            "network.stem",
+            f"one of {', '.join(STEMS)}, for cnn only",
+            self.stem,
+        )
         expect(all(n > 0 for n in self.units), "network.units", "numbers above 0", self.units)
         expect(0 <= self.dropout < 1, "network.dropout", "a rate in [0, 1)", self.dropout)
 
@@ -146,7 +153,7 @@ class Network:
         """The network of keras.applications whose weights it starts from, or None."""
         if self.weights is Weights.random:
             return None
-        return self.name if self.has_backbone else "vgg16" if self.vgg_stem else None
+        return self.name if self.has_backbone else self.stem
 
 
 @dataclass

@@ -60,9 +60,12 @@ def run(params: Params) -> None:
     runs = comparison.add_run_intervals(runs, draws)
     probes = comparison.average_probes(read_probes(params))
     external = score_external(params, dict(zip(done, thresholds, strict=True)))
+    by_class = comparison.score_classes(decided, CLASSES[params.task])
     for name, table in (
         ("runs", runs),
         ("leaderboard", leaderboard),
+        ("classes", by_class),
+        ("history", join_histories(done)),
         ("comparisons", comparisons),
         ("predictions", predictions),
         ("probes", probes),
@@ -96,6 +99,7 @@ def run(params: Params) -> None:
             classes=CLASSES[params.task],
             counts=figures.count_images(manifest),
             leaderboard=leaderboard.merge(durations, on=["combo", "model"], how="left"),
+            by_class=by_class,
             comparisons=comparisons,
             reference=reference,
             operating_points=read_operating_points(best),
@@ -129,6 +133,17 @@ def decide_run(table: pd.DataFrame, threshold: float) -> comparison.Decided:
     test = select_scores(table, "test")
     y_pred = decide(test.probabilities, None if np.isnan(threshold) else threshold)
     return comparison.Decided(test.y_true, test.probabilities, y_pred, test.patients)
+
+
+def join_histories(runs: list[Run]) -> pd.DataFrame:
+    """Return every epoch of every run: combo, model, seed, and the columns of its history.csv."""
+    histories = []
+    for run in runs:
+        history = pd.read_csv(run.model_dir / "history.csv")
+        for column, value in (("seed", run.seed), ("model", run.model), ("combo", run.combo)):
+            history.insert(0, column, value)
+        histories.append(history)
+    return pd.concat(histories)
 
 
 def find_reference(params: Params) -> str:

@@ -67,7 +67,7 @@ def explain_run(
         scores.y_true, scores.patients, *explanation.score_views(scorer, images, probes.VIEWS)
     )
     explanation.shuffle_weights(scorer, seed=0)
-    shuffled = next(iter(explanation.draw_maps(scorer, images[rows], y_pred[rows]).values()))
+    shuffled = explanation.draw_first_map(scorer, images[rows], y_pred[rows])
     found += [
         probes.probe_attention(attention),
         probes.probe_maps(explanation.correlate_maps(attention, shuffled)),
