@@ -22,11 +22,8 @@ from sklearn.metrics import roc_auc_score
 
 from pneumo.base.artifacts import write_json
 from pneumo.base.config import Threshold, ThresholdMethod, build, load_group, load_params
-from pneumo.base.paths import FEATURE_CACHE_DIR
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.domain.features import load_or_extract_features
 from pneumo.domain.metrics import choose_threshold
-from pneumo.domain.networks import build_classifier
 from pneumo.domain.recipe import Recipe
 from pneumo.domain.split import group_images
 from pneumo.domain.training import TrainingData, fit_classifier, predict_probabilities
@@ -64,7 +61,7 @@ def main() -> None:
     scores: dict[str, list[dict[str, float]]] = {}
     for seed in range(options.n_seeds):
         for name, sets in draw_protocols(data.training, data.test_rows, groups, seed).items():
-            run = train_head(recipe, data, sets, params.weights_dir, seed)
+            run = train_head(recipe, data, sets, seed)
             shared = np.isin(groups[sets.test], groups[np.concatenate([sets.train, sets.val])]).mean()
             scores.setdefault(name, []).append(run | {"shared_patients": float(shared)})
     table = {name: pd.DataFrame(runs).mean().to_dict() for name, runs in scores.items()}
@@ -101,15 +98,12 @@ def split_between_patients(rows: IntArray, groups: IntArray, ends: IntArray) -> 
     return np.split(rows, borders[np.searchsorted(borders, ends)])
 
 
-def train_head(
-    recipe: Recipe, data: Data, sets: Sets, weights_dir: str | None, seed: int
-) -> dict[str, float]:
+def train_head(recipe: Recipe, data: Data, sets: Sets, seed: int) -> dict[str, float]:
     """Train a head and score it on the test set."""
     judged = sets.test if sets.chosen_on_test else sets.val
     y_true, images = data.y_true, data.training.images
-    folder = Path(weights_dir) if weights_dir else None
-    classifier = build_classifier(recipe, images.shape[1:], 2, seed, folder)
-    features = load_or_extract_features(classifier.extractor, data.images_path, FEATURE_CACHE_DIR)
+    classifier = data.build_classifier(recipe, seed)
+    features = data.load_features(classifier)
     training = TrainingData(images, sets.train, y_true[sets.train], judged, y_true[judged], 2)
     fit_classifier(classifier, recipe, training, seed, lambda: features)
     of_judged, of_test = (

@@ -147,9 +147,9 @@ def test_the_same_seed_gives_the_same_first_weights_and_another_seed_others():
 
 
 def test_augmentation_varies_training_images_and_leaves_predictions_alone():
-    augmentation = Augmentation(True, 10, 0.1, 0.2, 0.2, 0.2)
+    augmentation = Augmentation(True, 10, 0.1, 0.2, 0.2, 0.2, 0.5)
     layers = build_augmentation(augmentation, seed=0)
-    assert len(layers) == 6
+    assert len(layers) == 7
     model = keras.Sequential([keras.Input(SHAPE), *layers])
     images = make_images(4).astype(np.float32)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(images, training=False)), images)

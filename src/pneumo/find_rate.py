@@ -1,16 +1,13 @@
 """find-rate: the learning-rate range test of one phase of a recipe -> reports/<experiment>/learning_rate/."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params, build, expect, load_group
-from pneumo.base.paths import FEATURE_CACHE_DIR, learning_rate_dir
+from pneumo.base.paths import learning_rate_dir
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.domain import figures
-from pneumo.domain.features import load_or_extract_features
 from pneumo.domain.learning_rate import RateTest, suggest_rate
-from pneumo.domain.networks import build_classifier
 from pneumo.domain.recipe import Recipe, Schedule
 from pneumo.domain.training import Features, fit_classifier
 from pneumo.stages.train import load_data
@@ -35,12 +32,10 @@ def run(params: Params, model: str, combo: str, phase: str | None) -> None:
     phase = phase or names[-1]
     expect(phase in names, "--phase", f"one of {', '.join(names)}", phase)
     data = load_data(params, combo)
-    weights_dir = Path(params.weights_dir) if params.weights_dir else None
-    shape, n_classes = data.training.images.shape[1:], data.training.n_classes
-    classifier = build_classifier(recipe, shape, n_classes, TRAINING_SEED, weights_dir)
+    classifier = data.build_classifier(recipe, TRAINING_SEED)
 
     def load_features() -> Features:
-        return load_or_extract_features(classifier.extractor, data.images_path, FEATURE_CACHE_DIR)
+        return data.load_features(classifier)
 
     before = {name: recipe.phases[name] for name in names[: names.index(phase)]}
     if before:

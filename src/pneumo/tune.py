@@ -5,15 +5,14 @@ from typing import Any
 
 import keras
 import optuna
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.base.artifacts import write_folder, write_text
 from pneumo.base.config import CONF_PATH, Params, build, load_group
-from pneumo.base.paths import FEATURE_CACHE_DIR, tuning_dir
+from pneumo.base.paths import tuning_dir
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.domain import figures, tuning
-from pneumo.domain.features import load_or_extract_features
-from pneumo.domain.networks import build_classifier
 from pneumo.domain.recipe import Recipe
 from pneumo.domain.training import fit_classifier
 from pneumo.stages.train import load_data
@@ -36,15 +35,12 @@ def run(params: Params, model: str, combo: str, url: str | None, seed: int) -> N
     search = build(tuning.Search, load_group("tune", model), f"tune {model}")
     monitor = build(Recipe, base, f"model {model}").monitor
     data = load_data(params, combo)
-    weights_dir = Path(params.weights_dir) if params.weights_dir else None
 
     def objective(trial: optuna.Trial) -> float:
         config = set_values(base, tuning.draw_values(trial, search.ranges))
         recipe = build(Recipe, config, f"tune {model}")
         keras.backend.clear_session()
-        classifier = build_classifier(
-            recipe, data.training.images.shape[1:], data.training.n_classes, TRAINING_SEED, weights_dir
-        )
+        classifier = data.build_classifier(recipe, TRAINING_SEED)
         reported: list[float] = []
 
         def report(_: int, logs: dict[str, float]) -> None:
@@ -58,17 +54,29 @@ def run(params: Params, model: str, combo: str, url: str | None, seed: int) -> N
             recipe,
             data.training,
             TRAINING_SEED,
-            lambda: load_or_extract_features(classifier.extractor, data.images_path, FEATURE_CACHE_DIR),
+            lambda: data.load_features(classifier),
             callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report)],
         )
-        last_phase = history.loc[history["phase"] == history["phase"].iloc[-1], monitor.value]
-        return float(last_phase.max() if monitor.mode == "max" else last_phase.min())
+        return score_history(history, recipe)
 
     url = url or default_url(params.experiment)
     name = f"{params.experiment}/{combo}/{model}"
     study = tuning.open_study(name, url, monitor.mode, search, seed)
     tuning.run_trials(study, objective, lambda trial: print_progress(study, trial, search.n_trials))
     write_results(study, search, base, params, model, combo)
+
+
+def score_history(history: pd.DataFrame, recipe: Recipe) -> float:
+    """Return the monitored metric of the weights that training keeps: of the last phase's best or last epoch.
+
+    Args:
+        history: as `training.fit_classifier` returns it.
+        recipe: what was trained.
+    """
+    last_phase = history.loc[history["phase"] == history["phase"].iloc[-1], recipe.monitor.value]
+    if not recipe.keep_best:
+        return float(last_phase.iloc[-1])
+    return float(last_phase.max() if recipe.monitor.mode == "max" else last_phase.min())
 
 
 def default_url(experiment: str) -> str:

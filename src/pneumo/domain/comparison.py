@@ -239,7 +239,7 @@ def score_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> pd.
         scores = {"n_images": n_images, "sensitivity": sensitivity, "precision": precision, "f1": f1}
         tables.append(pd.DataFrame({"combo": combo, "model": model, "class": classes} | scores))
     groups = pd.concat(tables).groupby(["combo", "model", "class"], sort=False)
-    return groups.agg(lambda values: values.mean(skipna=False)).astype({"n_images": int}).reset_index()
+    return groups.mean(skipna=False).astype({"n_images": int}).reset_index()
 
 
 def summarize(leaderboard: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:

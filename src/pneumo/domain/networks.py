@@ -122,6 +122,10 @@ def build_augmentation(augmentation: Augmentation, seed: int) -> list[keras.Laye
         built.append(layers.RandomBrightness(a.brightness_fraction, seed=seed))
     if a.contrast_fraction:
         built.append(layers.RandomContrast(a.contrast_fraction, seed=seed))
+    if a.blur_px:
+        always = (1.0, 1.0)
+        sigma = (0.0, a.blur_px)
+        built.append(layers.RandomGaussianBlur(always, kernel_size=5, sigma=sigma, seed=seed))
     return built
 
 

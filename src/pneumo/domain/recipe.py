@@ -167,6 +167,7 @@ class Augmentation:
         zoom_fraction: greatest zoom, drawn for height and width apart, so that the aspect ratio varies too.
         brightness_fraction: greatest shift of grey values, as a fraction of 255.
         contrast_fraction: greatest change of contrast about the image's mean.
+        blur_px: greatest standard deviation of a Gaussian blur, up to 1; drawn once a batch.
     """
 
     flip: bool = False
@@ -175,6 +176,7 @@ class Augmentation:
     zoom_fraction: float = 0.0
     brightness_fraction: float = 0.0
     contrast_fraction: float = 0.0
+    blur_px: float = 0.0
 
     def __post_init__(self) -> None:
         expect(
@@ -186,6 +188,7 @@ class Augmentation:
         for name in ("shift_fraction", "zoom_fraction", "brightness_fraction", "contrast_fraction"):
             value = getattr(self, name)
             expect(0 <= value < 1, f"augmentation.{name}", "a fraction in [0, 1)", value)
+        expect(0 <= self.blur_px <= 1, "augmentation.blur_px", "0 to 1", self.blur_px)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pneumo.domain.bundle import Card, save_bundle
 from pneumo.domain.features import load_or_extract_features
 from pneumo.domain.manifest import read_manifest
 from pneumo.domain.metrics import choose_threshold
-from pneumo.domain.networks import build_classifier
+from pneumo.domain.networks import Classifier, build_classifier
 from pneumo.domain.predictions import (
     number_classes,
     select_scores,
@@ -40,6 +40,7 @@ class Data:
         y_true: int array of shape (n,), class numbers; -1 where the class is not known.
         training: the training and validation part.
         test_rows: int array of rows of the test set.
+        weights_dir: folder with ImageNet weights, or None to let Keras download them.
     """
 
     manifest: pd.DataFrame
@@ -47,6 +48,16 @@ class Data:
     y_true: npt.NDArray[np.int64]
     training: TrainingData
     test_rows: npt.NDArray[np.int64]
+    weights_dir: Path | None
+
+    def build_classifier(self, recipe: Recipe, seed: int) -> Classifier:
+        """Build a recipe's network for these images and classes; see `networks.build_classifier`."""
+        shape = self.training.images.shape[1:]
+        return build_classifier(recipe, shape, self.training.n_classes, seed, self.weights_dir)
+
+    def load_features(self, classifier: Classifier) -> Features:
+        """Return the features of all images from the backbone of a classifier, computed once and kept."""
+        return load_or_extract_features(classifier.extractor, self.images_path, FEATURE_CACHE_DIR)
 
 
 def load_data(params: Params, combo: str) -> Data:
@@ -68,7 +79,8 @@ def load_data(params: Params, combo: str) -> Data:
             raise PneumoError(f"Expected {classes[min(missing)]} images in {part}. Received: none")
     images = np.load(path, mmap_mode="r")
     training = TrainingData(images, train, y_true[train], val, y_true[val], len(classes))
-    return Data(manifest, path, y_true, training, test)
+    weights_dir = Path(params.weights_dir) if params.weights_dir else None
+    return Data(manifest, path, y_true, training, test, weights_dir)
 
 
 def run(params: Params, run: Run) -> None:
@@ -78,20 +90,16 @@ def run(params: Params, run: Run) -> None:
     recipe = build(Recipe, load_group("model", run.model, params.models[run.model]), f"model {run.model}")
     title = str(load_group("data", params.source, params.data_overrides)["title"])
     data = load_data(params, run.combo)
-    images, classes = data.training.images, CLASSES[params.task]
-
-    weights_dir = Path(params.weights_dir) if params.weights_dir else None
-    classifier = build_classifier(recipe, images.shape[1:], len(classes), run.seed, weights_dir)
-
-    def load_features() -> Features:
-        return load_or_extract_features(classifier.extractor, data.images_path, FEATURE_CACHE_DIR)
-
-    history = fit_classifier(classifier, recipe, data.training, run.seed, load_features)
+    classes = CLASSES[params.task]
+    classifier = data.build_classifier(recipe, run.seed)
+    history = fit_classifier(
+        classifier, recipe, data.training, run.seed, lambda: data.load_features(classifier)
+    )
     predicted = np.concatenate([data.training.val_rows, data.test_rows])
     if all(phase.uses_features for phase in recipe.phases.values()):
-        probabilities = predict_probabilities(classifier.head, load_features(), predicted)
+        probabilities = predict_probabilities(classifier.head, data.load_features(classifier), predicted)
     else:
-        probabilities = predict_probabilities(classifier.model, images, predicted)
+        probabilities = predict_probabilities(classifier.model, data.training.images, predicted)
     table = tabulate_predictions(
         data.manifest.iloc[predicted], classes, data.y_true[predicted], probabilities
     )
