@@ -7,6 +7,7 @@ Run it from the project's root (`make seeds`). What has not been run says so.
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -16,20 +17,69 @@ HEAD = """\
 # Five earlier systems under one protocol
 
 This page is written by `make seeds` from the reports of the presets; do not edit it. Each row is a model of a
-system that this project grew from: what its authors claim, and what the same model comes to here, on the
-official test split, with validation carved out by patient, everything chosen on validation, as a mean over
-seeds and its 95 % interval over patients and seeds.
+system that this project grew from: what its authors claim, and what the same model comes to here, on the official
+test set and on validation, which is carved out of the official training set by patient. Everything is chosen on
+validation. Numbers are means over seeds; in brackets behind the test set's is the 95 % interval over patients and
+seeds; *over seeds* is the lowest and the highest.
 """
 NOT_RUN = "not run yet"
+SUBTYPES = ("normal", "bacterial", "viral")
+COLUMNS = (
+    "system",
+    "model",
+    "claim",
+    "accuracy, test",
+    "over seeds",
+    "accuracy, validation",
+    "ROC AUC, test",
+    "ROC AUC, validation",
+    "seeds",
+    "cut here",
+    "why they differ",
+)
+UNFROZEN = """
+## What unfreezing does, epoch by epoch
+
+Validation accuracy after each epoch of the phase that trains the backbone, as a mean over seeds, and the lowest
+of any seed in brackets:
+"""
 LEAK = """
 ## The label leak of system 000
 
-`examples/label_leak.py`: the same network, on images whose steps came in an order that depended on the
-class, and on images with one order for both; beside it a rule that only counts the grey values which an image
-does not use. On the real images at 224 px:
+`examples/label_leak.py` trains the same network on images whose steps came in an order that depended on the
+class, on images with one order for both, and on images whose classes were drawn at random, with the order of
+steps depending on these. Beside it stands a rule that only counts the grey values which an image does not use. On
+the real images at 224 px, {n_epochs} epochs:
 
 | order of steps | network: accuracy | ROC AUC | rule: accuracy | ROC AUC |
 |---|---|---|---|---|
+"""
+COMBOS = """
+## What each combo of system 000 does
+
+`examples/combos.py`, means over {n_images} training images: grey values that an image uses, black pixels, bits that a
+grey value carries, and *kept*, the share of the variance of the grey values of `base` that can be told from the value
+at the same place. Behind it, what comes of the same network, and the verdict against `base`:
+
+| combo | grey values | black | bits | kept | ROC AUC, test | against base |
+|---|---|---|---|---|---|---|
+"""
+RATE = """
+## The learning-rate range test of system 002
+
+`pneumo find-rate seed_002_resnet --combo raw`: the rate rises step by step, and the loss says how far it may go.
+
+![Loss by learning rate](../reports/seed_002/learning_rate/seed_002_resnet_finetune/rates.png)
+"""
+TUNING = """
+## The search of system 004
+
+`pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of them given up
+early. The best has a validation ROC AUC of {best:.4f}; the recipe as it stands in `conf/model/cnn.yaml` has {before:.4f}.
+It is `conf/model/cnn_tuned.yaml`.
+
+![Trials](../reports/seed_004/tuning/cnn/history.png)
+![Importance of the parameters](../reports/seed_004/tuning/cnn/importance.png)
 """
 RESPLIT = """
 ## What a re-split and validating on the test set add
@@ -55,27 +105,47 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/seeds.md"))
     options = parser.parse_args()
     rows = yaml.safe_load(options.rows.read_text(encoding="utf-8"))
-    text = [HEAD, *tabulate_systems(rows, options.reports), *tabulate_classes(rows, options.reports)]
-    text += tabulate_leak(options.reports / "examples/label_leak.json")
-    text += tabulate_resplit(options.reports / "examples/resplit.json")
+    reports = options.reports
+    text = [
+        HEAD,
+        *tabulate_systems(rows, reports),
+        *tabulate_classes(rows, reports),
+        *tabulate_unfrozen(rows, reports),
+        *tabulate_leak(reports / "examples/label_leak.json"),
+        *tabulate_combos(reports / "examples/combos.json", reports / "seed_000"),
+        *tabulate_resplit(reports / "examples/resplit.json"),
+        *describe_rate_test(reports / "seed_002/learning_rate/seed_002_resnet_finetune"),
+        *describe_search(reports / "seed_004"),
+    ]
     options.output.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def write_row(cells: Iterable[object]) -> str:
+    """Return a row of a table in Markdown."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def tabulate_systems(rows: list[dict[str, str]], reports: Path) -> list[str]:
     """Return the table of claims and measurements, as lines of Markdown."""
-    lines = [
-        "| system | model | claim | accuracy here | ROC AUC here | seeds | cut here | why they differ |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = [write_row(COLUMNS), "|---" * len(COLUMNS) + "|"]
     for row in rows:
-        found = find_run(row, reports)
-        accuracy = write_interval(found, "accuracy", 100, " %") if found is not None else NOT_RUN
-        area = write_interval(found, "roc_auc", 1, "") if found is not None else ""
-        seeds = found["n_seeds"] if found is not None else ""
-        lines.append(
-            f"| {row['system']} | {row['row']} | {row['claim']} | {accuracy} | {area} | {seeds} "
-            f"| {row.get('cut', '')} | {row['why'] if found is not None else ''} |"
-        )
+        known = (row["system"], row["row"], row["claim"])
+        leaderboard = select_rows(row, reports, "leaderboard")
+        if leaderboard.empty:
+            measured: tuple[object, ...] = (NOT_RUN, *[""] * (len(COLUMNS) - len(known) - 1))
+        else:
+            found, accuracy = leaderboard.iloc[0], select_rows(row, reports, "runs")["accuracy"]
+            measured = (
+                write_interval(found, "accuracy", 100, " %"),
+                f"{100 * accuracy.min():.1f} to {100 * accuracy.max():.1f}",
+                f"{100 * found['val_accuracy']:.1f} %",
+                write_interval(found, "roc_auc", 1, ""),
+                f"{found['val_roc_auc']:.3f}",
+                found["n_seeds"],
+                row.get("cut", ""),
+                row["why"],
+            )
+        lines.append(write_row([*known, *measured]))
     return lines
 
 
@@ -83,44 +153,93 @@ def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
     """Return sensitivity and precision by class of the models that tell three classes apart."""
     lines = []
     for row in rows:
-        path = reports / row["experiment"] / "plots" / "confusion" / f"{row['model']}_{row['combo']}.csv"
-        if not path.is_file():
-            continue
-        decisions = pd.read_csv(path)
-        counts = pd.crosstab(decisions["actual"], decisions["predicted"])
-        if len(counts) < 3:
-            continue
-        counts = counts.reindex(columns=counts.index, fill_value=0)
-        cells = []
-        for name in ("normal", "bacterial", "viral"):
-            right = counts.loc[name, name]
-            called = counts[name].sum()
-            precision = f"{right / called:.3f}" if called else "-"
-            cells.append(f"{right / counts.loc[name].sum():.3f} / {precision}")
-        lines.append(f"| {row['system']} | {row['row']} | {' | '.join(cells)} |")
-    if not lines:
-        return []
+        table = select_rows(row, reports, "classes").set_index("class")
+        if len(table) == len(SUBTYPES):
+            found = (table.loc[name] for name in SUBTYPES)
+            cells = (f"{each['sensitivity']:.3f} / {write_number(each['precision'])}" for each in found)
+            lines.append(write_row([row["system"], row["row"], *cells]))
     head = [
         "",
         "## By class",
         "",
-        "Sensitivity / precision, over all seeds:",
+        "Sensitivity / precision on the test set, means over seeds; the confusion matrices are on the pages of the",
+        "presets, in `reports/`:",
         "",
-        "| system | model | normal | bacterial | viral |",
+        write_row(["system", "model", *SUBTYPES]),
         "|---|---|---|---|---|",
     ]
-    return head + lines
+    return head + lines if lines else []
+
+
+def tabulate_unfrozen(rows: list[dict[str, str]], reports: Path) -> list[str]:
+    """Return the validation accuracy of system 001's models that train a backbone, epoch by epoch."""
+    lines: list[str] = []
+    n_epochs = 0
+    for row in rows:
+        history = select_rows(row, reports, "history")
+        if not row.get("unfreezes") or history.empty:
+            continue
+        last = history[history["phase"] == history["phase"].iloc[-1]]
+        epoch = last["epoch"] - last["epoch"].min() + 1
+        accuracy = last["val_accuracy"].groupby(epoch).agg(["mean", "min"])
+        n_epochs = max(n_epochs, len(accuracy))
+        cells = [f"{each['mean']:.3f} ({each['min']:.3f})" for _, each in accuracy.iterrows()]
+        lines.append(write_row([row["row"], *cells]))
+    if not lines:
+        return []
+    head = write_row(["model", *(f"epoch {number + 1}" for number in range(n_epochs))])
+    return [*UNFROZEN.splitlines(), "", head, "|---" * (n_epochs + 1) + "|", *lines]
 
 
 def tabulate_leak(path: Path) -> list[str]:
     """Return what examples/label_leak.py found, as lines of Markdown; none where it has not been run."""
     if not path.is_file():
         return []
-    lines = LEAK.splitlines()
-    for name, row in json.loads(path.read_text(encoding="utf-8")).items():
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = LEAK.format(n_epochs=found["n_epochs"]).splitlines()
+    for name, row in found["rows"].items():
         cells = (f"{row[by]['accuracy']:.1%} | {row[by]['roc_auc']:.3f}" for by in ("network", "rule"))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(write_row([name, *cells]))
     return lines
+
+
+def tabulate_combos(path: Path, report: Path) -> list[str]:
+    """Return what examples/combos.py found, and the scores of the same combos; none where either is missing."""
+    if not (path.is_file() and (report / "leaderboard.csv").is_file()):
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    leaderboard = pd.read_csv(report / "leaderboard.csv")
+    scores = leaderboard[leaderboard["model"] == "seed_000_cnn"].set_index("combo")
+    lines = COMBOS.format(n_images=found["n_images"]).splitlines()
+    for name, row in found["combos"].items():
+        if name in scores.index:
+            kept = (
+                f"{row['grey_values']:.0f}",
+                f"{row['black']:.0%}",
+                f"{row['bits']:.1f}",
+                f"{row['kept']:.2f}",
+            )
+            score = scores.loc[name]
+            lines.append(write_row([name, *kept, write_interval(score, "roc_auc", 1, ""), score["verdict"]]))
+    return lines
+
+
+def describe_rate_test(folder: Path) -> list[str]:
+    """Return the picture of a learning-rate range test; none where it has not been run."""
+    return RATE.splitlines() if (folder / "rates.png").is_file() else []
+
+
+def describe_search(report: Path) -> list[str]:
+    """Return what a search came to; none where it has not been run."""
+    path = report / "tuning/cnn/trials.csv"
+    if not path.is_file():
+        return []
+    trials, leaderboard = pd.read_csv(path), pd.read_csv(report / "leaderboard.csv")
+    n_pruned = int((trials["state"] == "pruned").sum())
+    best = trials.loc[trials["state"] == "complete", "value"].max()
+    before = leaderboard.loc[leaderboard["model"] == "cnn", "val_roc_auc"].item()
+    text = TUNING.format(n_trials=len(trials), n_pruned=n_pruned, best=best, before=before)
+    return text.splitlines()
 
 
 def tabulate_resplit(path: Path) -> list[str]:
@@ -132,21 +251,25 @@ def tabulate_resplit(path: Path) -> list[str]:
     lines = RESPLIT.format(n_seeds=n_seeds).splitlines()
     for name, row in found["means"].items():
         accuracy, shared = f"{row['accuracy']:.1%}", f"{row['shared_patients']:.0%}"
-        lines.append(f"| {name} | {accuracy} | {row['roc_auc']:.3f} | {shared} |")
+        lines.append(write_row([name, accuracy, f"{row['roc_auc']:.3f}", shared]))
     means = found["means"]
     if means["random patients"]["accuracy"] >= means["random images"]["accuracy"]:
         lines += NOT_THE_PATIENTS.splitlines()
     return lines
 
 
-def find_run(row: dict[str, str], reports: Path) -> pd.Series | None:
-    """Return a row's line of its leaderboard, or None where there is none."""
-    path = reports / row["experiment"] / "leaderboard.csv"
+def select_rows(row: dict[str, str], reports: Path, name: str) -> pd.DataFrame:
+    """Return what a table of a report has of a row's combo and model; nothing where there is no such report."""
+    path = reports / row["experiment"] / f"{name}.csv"
     if not path.is_file():
-        return None
+        return pd.DataFrame({"class": []})
     table = pd.read_csv(path)
-    found = table[(table["combo"] == row["combo"]) & (table["model"] == row["model"])]
-    return found.iloc[0] if len(found) else None
+    return table[(table["combo"] == row["combo"]) & (table["model"] == row["model"])]
+
+
+def write_number(value: float) -> str:
+    """Write a fraction, or - where it is not defined."""
+    return "-" if pd.isna(value) else f"{value:.3f}"
 
 
 def write_interval(found: pd.Series, metric: str, factor: float, unit: str) -> str:

@@ -4,6 +4,7 @@ Figures are made without pyplot, so there is no global state and no window syste
 on every one, so that no picture of synthetic data passes for patients when it is taken out of its report.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pneumo.base.artifacts import write_file
 
@@ -20,9 +22,11 @@ _DPI = 110
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, complete or not at all; the same figure gives the same bytes."""
+    """Write a PNG of 256 colours, complete or not at all; the same figure gives the same bytes."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI)
     with write_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
+        Image.open(drawn).convert("RGB").quantize(256).save(partial, format="png", optimize=True)
 
 
 def plot_class_counts(manifest: pd.DataFrame, title: str) -> Figure:
