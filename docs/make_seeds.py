@@ -17,10 +17,10 @@ HEAD = """\
 # Five earlier systems under one protocol
 
 This page is written by `make seeds` from the reports of the presets; do not edit it. Each row is a model of a
-system that this project grew from: what its authors claim, and what the same model comes to here, on the official
-test set and on validation, which is carved out of the official training set by patient. Everything is chosen on
-validation. Numbers are means over seeds; in brackets behind the test set's is the 95 % interval over patients and
-seeds; *over seeds* is the lowest and the highest.
+system that this project grew from: what its authors claim, and what the same model comes to here, on the
+official test set and on validation, which is carved out of the official training set by patient. Everything is
+chosen on validation. Numbers are means over seeds; in brackets behind those of the test set are 95 % intervals
+over patients and seeds; *over seeds* is the lowest and the highest.
 """
 NOT_RUN = "not run yet"
 SUBTYPES = ("normal", "bacterial", "viral")
@@ -40,16 +40,16 @@ COLUMNS = (
 UNFROZEN = """
 ## What unfreezing does, epoch by epoch
 
-Validation accuracy after each epoch of the phase that trains the backbone, as a mean over seeds, and the lowest
-of any seed in brackets:
+Validation accuracy after each epoch of the phase that trains the backbone, as a mean over seeds, and the
+lowest of any seed in brackets:
 """
 LEAK = """
 ## The label leak of system 000
 
 `examples/label_leak.py` trains the same network on images whose steps came in an order that depended on the
 class, on images with one order for both, and on images whose classes were drawn at random, with the order of
-steps depending on these. Beside it stands a rule that only counts the grey values which an image does not use. On
-the real images at 224 px, {n_epochs} epochs:
+steps depending on these. Beside it stands a rule that only counts the grey values which an image does not use.
+On the real images at 224 px, {n_epochs} epochs:
 
 | order of steps | network: accuracy | ROC AUC | rule: accuracy | ROC AUC |
 |---|---|---|---|---|
@@ -57,9 +57,9 @@ the real images at 224 px, {n_epochs} epochs:
 COMBOS = """
 ## What each combo of system 000 does
 
-`examples/combos.py`, means over {n_images} training images: grey values that an image uses, black pixels, bits that a
-grey value carries, and *kept*, the share of the variance of the grey values of `base` that can be told from the value
-at the same place. Behind it, what comes of the same network, and the verdict against `base`:
+`examples/combos.py`, means over {n_images} training images: grey values that an image uses, black pixels, bits
+that a grey value carries, and *kept*, the share of the variance of the grey values of `base` that can be told
+from the value at the same place. Behind it, what comes of the same network, and the verdict against `base`:
 
 | combo | grey values | black | bits | kept | ROC AUC, test | against base |
 |---|---|---|---|---|---|---|
@@ -67,16 +67,16 @@ at the same place. Behind it, what comes of the same network, and the verdict ag
 RATE = """
 ## The learning-rate range test of system 002
 
-`pneumo find-rate seed_002_resnet --combo raw`: the rate rises step by step, and the loss says how far it may go.
+`pneumo find-rate seed_002_resnet --combo raw`: the rate rises step by step; the loss says how far it may go.
 
 ![Loss by learning rate](../reports/seed_002/learning_rate/seed_002_resnet_finetune/rates.png)
 """
 TUNING = """
 ## The search of system 004
 
-`pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of them given up
-early. The best has a validation ROC AUC of {best:.4f}; the recipe as it stands in `conf/model/cnn.yaml` has {before:.4f}.
-It is `conf/model/cnn_tuned.yaml`.
+`pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of them
+given up early. The best, with one seed, has a validation ROC AUC of {best:.4f}; the recipe as it stands in
+`conf/model/cnn.yaml` has {before:.4f} over its seeds. The best is `conf/model/cnn_tuned.yaml`.
 
 ![Trials](../reports/seed_004/tuning/cnn/history.png)
 ![Importance of the parameters](../reports/seed_004/tuning/cnn/importance.png)
@@ -162,8 +162,8 @@ def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
         "",
         "## By class",
         "",
-        "Sensitivity / precision on the test set, means over seeds; the confusion matrices are on the pages of the",
-        "presets, in `reports/`:",
+        "Sensitivity / precision on the test set, means over seeds; the confusion matrices are on the pages of",
+        "the presets, in `reports/`:",
         "",
         write_row(["system", "model", *SUBTYPES]),
         "|---|---|---|---|---|",
@@ -204,7 +204,7 @@ def tabulate_leak(path: Path) -> list[str]:
 
 
 def tabulate_combos(path: Path, report: Path) -> list[str]:
-    """Return what examples/combos.py found, and the scores of the same combos; none where either is missing."""
+    """Return what examples/combos.py found, and the scores of the combos; none where either is missing."""
     if not (path.is_file() and (report / "leaderboard.csv").is_file()):
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -259,7 +259,7 @@ def tabulate_resplit(path: Path) -> list[str]:
 
 
 def select_rows(row: dict[str, str], reports: Path, name: str) -> pd.DataFrame:
-    """Return what a table of a report has of a row's combo and model; nothing where there is no such report."""
+    """Return what a table of a report has of a row's combo and model; nothing where there is none."""
     path = reports / row["experiment"] / f"{name}.csv"
     if not path.is_file():
         return pd.DataFrame({"class": []})
