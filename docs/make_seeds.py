@@ -18,9 +18,9 @@ HEAD = """\
 
 This page is written by `make seeds` from the reports of the presets; do not edit it. Each row is a model of a
 system that this project grew from: what its authors claim, and what the same model comes to here, on the
-official test set and on validation, which is carved out of the official training set by patient. Everything is
-chosen on validation. Numbers are means over seeds; in brackets behind those of the test set are 95 % intervals
-over patients and seeds; *over seeds* is the lowest and the highest.
+official test set and on validation, which is carved out of the official training set by patient. All choices
+are made on validation. Numbers are means over seeds; in brackets behind those of the test set are 95 %
+intervals over patients and seeds; *over seeds* is the lowest and the highest.
 """
 NOT_RUN = "not run yet"
 SUBTYPES = ("normal", "bacterial", "viral")
@@ -48,7 +48,7 @@ LEAK = """
 
 `examples/label_leak.py` trains the same network on images whose steps came in an order that depended on the
 class, on images with one order for both, and on images whose classes were drawn at random, with the order of
-steps depending on these. Beside it stands a rule that only counts the grey values which an image does not use.
+steps depending on these. Beside it stands a rule that only counts the grey values that an image does not use.
 On the real images at 224 px, {n_epochs} epochs:
 
 | order of steps | network: accuracy | ROC AUC | rule: accuracy | ROC AUC |
@@ -57,9 +57,9 @@ On the real images at 224 px, {n_epochs} epochs:
 COMBOS = """
 ## What each combo of system 000 does
 
-`examples/combos.py`, means over {n_images} training images: grey values that an image uses, black pixels, bits
-that a grey value carries, and *kept*, the share of the variance of the grey values of `base` that can be told
-from the value at the same place. Behind it, what comes of the same network, and the verdict against `base`:
+`examples/combos.py`, means over {n_images} training images: grey values that an image uses, black pixels,
+bits that a grey value carries, and *kept*, the share of the variance of the grey values of `base` that can be
+told from the value at the same place. Then what comes of the same network, and the verdict against `base`:
 
 | combo | grey values | black | bits | kept | ROC AUC, test | against base |
 |---|---|---|---|---|---|---|
@@ -74,8 +74,8 @@ RATE = """
 TUNING = """
 ## The search of system 004
 
-`pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of them
-given up early. The best, with one seed, has a validation ROC AUC of {best:.4f}; the recipe as it stands in
+`pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of
+them given up early. The best, with one seed, has a validation ROC AUC of {best:.4f}; the recipe as it stands in
 `conf/model/cnn.yaml` has {before:.4f} over its seeds. The best is `conf/model/cnn_tuned.yaml`.
 
 ![Trials](../reports/seed_004/tuning/cnn/history.png)
@@ -162,8 +162,8 @@ def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
         "",
         "## By class",
         "",
-        "Sensitivity / precision on the test set, means over seeds; the confusion matrices are on the pages of",
-        "the presets, in `reports/`:",
+        "Sensitivity / precision on the test set, means over seeds; confusion matrices are on the pages of the",
+        "presets, in `reports/`:",
         "",
         write_row(["system", "model", *SUBTYPES]),
         "|---|---|---|---|---|",
