@@ -75,7 +75,7 @@ TUNING = """
 ## The search of system 004
 
 `pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of
-them given up early. The best, with one seed, has a validation ROC AUC of {best:.4f}; the recipe as it stands in
+them given up early. The best, with one seed, has a validation ROC AUC of {best:.4f}; the recipe as it is in
 `conf/model/cnn.yaml` has {before:.4f} over its seeds. The best is `conf/model/cnn_tuned.yaml`.
 
 ![Trials](../reports/seed_004/tuning/cnn/history.png)
@@ -162,8 +162,8 @@ def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
         "",
         "## By class",
         "",
-        "Sensitivity / precision on the test set, means over seeds; confusion matrices are on the pages of the",
-        "presets, in `reports/`:",
+        "Sensitivity / precision on the test set, means over seeds. The presets' pages, in `reports/`,",
+        "have the confusion matrices.",
         "",
         write_row(["system", "model", *SUBTYPES]),
         "|---|---|---|---|---|",

@@ -53,18 +53,23 @@ def test_preprocessing_names_a_folder_without_images(tmp_path):
     assert f"Expected image files in {tmp_path}. Received: none" in finished.stderr
 
 
-@pytest.mark.slow
-def test_frozen_features(images_dir, tmp_path):
+@pytest.fixture
+def weights_dir(tmp_path):
     import keras
 
     backbone = keras.applications.MobileNet(
         alpha=0.75, include_top=False, weights=None, input_shape=(224, 224, 3)
     )
     backbone.save_weights(tmp_path / "mobilenet075_imagenet_notop.weights.h5")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_frozen_features(images_dir, weights_dir, tmp_path):
     table, result = run_benchmark(
         "frozen_features",
         images_dir,
-        *("--model", "mobilenet_frozen", "--weights-dir", tmp_path),
+        *("--model", "mobilenet_frozen", "--weights-dir", weights_dir),
         *("--n-images", 15, "--epochs", 2, "--n-second-heads", 1),
         output=tmp_path / "result.json",
     )
@@ -77,3 +82,27 @@ def test_frozen_features(images_dir, tmp_path):
     for timing in (result["usual_way"], result["first_head"], second):
         assert 0 <= timing["val_auc"] <= 1
     assert "second head (median)" in table
+
+
+@pytest.mark.slow
+def test_seed_001(weights_dir, tmp_path):
+    names = {"NORMAL": ["IM-{:04}-0001"], "PNEUMONIA": ["person{}_bacteria_1", "person{}_virus_1"]}
+    for folder, forms in names.items():
+        path = tmp_path / "data/train" / folder
+        path.mkdir(parents=True)
+        for i in range(10 * len(forms)):
+            (path / f"{forms[i % len(forms)].format(i)}.jpeg").write_bytes(jpeg(seed=len(folder) + i))
+    options = ("--n-images", 30, "--epochs", 2, "--weights-dir", weights_dir)
+    table, result = run_benchmark("seed_001", tmp_path / "data", *options, output=tmp_path / "result.json")
+    assert result["n_images"] == 30
+    for way in ("usual_way", "here"):
+        assert list(result[way]) == [f"seed_001_{letter}" for letter in "abcdef"]
+        assert list(result[way]["seed_001_e"]["phases"]) == ["head", "finetune"]
+        for model, timing in result[way].items():
+            measured_s = timing["fixed_s"] + sum(phase["total_s"] for phase in timing["phases"].values())
+            assert 0 < measured_s < result["extrapolated_s"][way][model]
+            assert all(len(phase["epoch_s"]) == 2 for phase in timing["phases"].values())
+    # D and E find the features that C has left.
+    passes_s = [result["here"][f"seed_001_{letter}"]["per_image_s"] for letter in "cde"]
+    assert max(passes_s[1:]) < passes_s[0] / 2
+    assert "together" in table
