@@ -2,10 +2,10 @@
 
     python examples/label_leak.py data/raw/phantom
 
-System 000 equalises, inverts and darkens images and shrinks them to a tenth of their size, 112 px. Its authors
-equalised normal images at full size and then shrank them, pneumonia images the other way round. What is
-equalised and darkened last has gaps in its histogram and many black pixels; shrinking last fills both. So the
-class can be read off the grey values, whatever the image shows. This script gives normal images all steps
+System 000 equalises, inverts and darkens images and shrinks them to a tenth of their size, 112 px. Its
+authors equalised normal images at full size and then shrank them, pneumonia images the other way round. What
+is equalised and darkened last has gaps in its histogram and many black pixels; shrinking last fills both. So
+the class can be read off the grey values, whatever the image shows. This script gives normal images all steps
 before shrinking and pneumonia images all steps after it, and trains system 000's network, at 56 px,
 
 - on images whose order of steps depends on the class, as there;
