@@ -59,3 +59,10 @@ def test_the_suggestion_is_a_tenth_of_where_the_loss_is_least():
     assert suggest_rate(table) == least / 10
     assert 1e-4 / 10 < suggest_rate(table) < 1e-1
     assert json.dumps(suggest_rate(table))
+
+
+def test_a_lucky_first_batch_suggests_nothing():
+    losses = [0.01, *[1.0] * 8, 0.9, 0.8, 0.6, 0.5, 0.5, 0.6, 0.9, 1.5, 1.6, 1.7, 1.8]
+    table, _, _ = feed(losses, n_steps=20)
+    assert table["smoothed"].idxmin() == 0
+    assert suggest_rate(table) > table["learning_rate"].iloc[9] / 10

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from pneumo.base.artifacts import write_file
@@ -318,6 +319,7 @@ def plot_trials(trials: pd.DataFrame, score: str, title: str) -> Figure:
     best = complete["value"].cummin() if score.endswith("loss") else complete["value"].cummax()
     axes.step(complete["number"], best, where="post", color=_COLORS[0], linewidth=1, label="best so far")
     axes.set(xlabel="trial", ylabel=score)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_outside(figure, axes)
     return figure
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 SMOOTHING = 0.9  # share of the past in the running mean of the loss
 EXPLODED = 4  # the test ends where the loss is so many times its least
+UNSETTLED_SHARE = 10  # of the steps, the first in so many do not count: a few batches have a low loss by chance
 
 
 class RateTest(keras.callbacks.Callback):
@@ -42,9 +43,9 @@ class RateTest(keras.callbacks.Callback):
         self._n += 1
         self._losses.append(mean * self._n - self._sum)
         self._sum = mean * self._n
-        smoothed = smooth(self._losses)
-        is_over = not np.isfinite(mean) or smoothed[-1] > EXPLODED * min(smoothed)
-        if is_over or len(self._losses) == len(self._rates):
+        settled = smooth(self._losses)[len(self._rates) // UNSETTLED_SHARE :]
+        has_exploded = not np.isfinite(mean) or (settled and settled[-1] > EXPLODED * min(settled))
+        if has_exploded or len(self._losses) == len(self._rates):
             self.model.stop_training = True
 
     def tabulate(self) -> pd.DataFrame:
@@ -69,4 +70,5 @@ def suggest_rate(table: pd.DataFrame) -> float:
     Args:
         table: as `RateTest.tabulate` returns it.
     """
-    return float(table["learning_rate"].iloc[int(table["smoothed"].argmin())]) / 10
+    settled = table.iloc[len(table) // UNSETTLED_SHARE :]
+    return float(settled["learning_rate"].iloc[int(settled["smoothed"].argmin())]) / 10
