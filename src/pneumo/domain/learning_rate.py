@@ -9,7 +9,7 @@ import pandas as pd
 
 SMOOTHING = 0.9  # share of the past in the running mean of the loss
 EXPLODED = 4  # the test ends where the loss is so many times its least
-UNSETTLED_SHARE = 10  # of the steps, the first in so many do not count: a few batches have a low loss by chance
+UNSETTLED_SHARE = 10  # the first of so many parts of the steps does not count: few batches may be lucky
 
 
 class RateTest(keras.callbacks.Callback):
