@@ -6,14 +6,14 @@ System 000 equalises, inverts and darkens images and shrinks them to a tenth of 
 authors equalised normal images at full size and then shrank them, pneumonia images the other way round. What
 is equalised and darkened last has gaps in its histogram and many black pixels; shrinking last fills both. So
 the class can be read off the grey values, whatever the image shows. This script gives normal images all steps
-before shrinking and pneumonia images all steps after it, and trains system 000's network, at 56 px,
+before shrinking and pneumonia images all steps after it, at 56 px to be quick, and trains system 000's network
 
-- on images whose order of steps depends on the class, as there;
+- on images whose order of steps depends on the class;
 - on images with one order, as anywhere else in this project;
 - on images whose classes are drawn at random, and the order of steps with them: there is nothing to learn but
   the leak.
 
-Beside each network stands a rule that looks at no image, but only counts the grey values that are not used.
+Beside each network stands a rule that knows nothing of an image but how many grey values it does not use.
 """
 
 import argparse

@@ -23,9 +23,9 @@ from pneumo.domain.comparison import (
     join_predictions,
     judge_combos,
     rank_runs,
-    score_classes,
     score_set,
     summarize,
+    tabulate_classes,
     tabulate_runs,
 )
 from pneumo.domain.metrics import score_binary, tabulate_roc
@@ -164,12 +164,11 @@ def test_classes_are_scored_as_counted_by_hand():
         return Decided(y_true, np.eye(3)[list(y_pred)], np.array(y_pred), patients)
 
     runs = {("raw", "cnn", 0): decide_as(0, 0, 1, 1, 1, 1), ("raw", "cnn", 1): decide_as(0, 0, 0, 1, 0, 2)}
-    table = score_classes(runs, ("normal", "bacterial", "viral")).set_index("class")
+    table = tabulate_classes(runs, ("normal", "bacterial", "viral")).set_index("class")
     assert table["n_images"].tolist() == [3, 2, 1]
     assert table["sensitivity"].tolist() == pytest.approx([(2 / 3 + 1) / 2, (1 + 1 / 2) / 2, 1 / 2])
-    # The first seed never calls viral, so the precision of viral is not defined over both.
-    expected = [(1 + 3 / 4) / 2, (2 / 4 + 1) / 2, np.nan]
-    assert table["precision"].tolist() == pytest.approx(expected, nan_ok=True)
+    # The first seed never calls viral, so the precision of viral is that of the second.
+    assert table["precision"].tolist() == pytest.approx([(1 + 3 / 4) / 2, (2 / 4 + 1) / 2, 1])
     assert table["f1"].tolist() == pytest.approx([(4 / 5 + 6 / 7) / 2, (4 / 6 + 2 / 3) / 2, 1 / 2])
 
 
@@ -478,7 +477,7 @@ def write_page(path, **changes):
         "classes": ("normal", "pneumonia"),
         "counts": pd.DataFrame({"normal": [12], "viral": [34]}, index=["train"]),
         "leaderboard": judge_combos(leaderboard, comparisons, "raw").assign(train_s=56.7),
-        "by_class": score_classes(runs, ("normal", "pneumonia")),
+        "by_class": tabulate_classes(runs, ("normal", "pneumonia")),
         "comparisons": comparisons,
         "reference": "raw",
         "operating_points": pd.DataFrame({"method": ["youden"], "threshold": [0.25], **POINT}),

@@ -42,7 +42,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint
 
 BINS = pd.DataFrame({"n": [5, 5], "predicted": [0.2, 0.7], "observed": [0.4, 0.6]})
 BENEFIT = pd.DataFrame({"threshold": [0.1, 0.5], "model": [0.4, 0.2], "all": [0.4, -0.2], "none": [0.0, 0.0]})
-RATES = pd.DataFrame({"learning_rate": [0.01, 0.1], "loss": [0.7, 0.4], "smoothed": [0.7, 0.5]})
+RATES = pd.DataFrame(
+    {"learning_rate": [0.01, 0.1], "loss": [0.7, 0.4], "smoothed": [0.7, 0.5], "settled": True}
+)
 TRIALS = pd.DataFrame(
     {"number": [0, 2, 1], "state": ["complete", "pruned", "complete"], "value": [0.7, 0.5, 0.6]}
 )

@@ -67,3 +67,17 @@ def test_a_lucky_first_batch_suggests_nothing():
     assert len(table) == 200
     assert table["smoothed"].idxmin() == 0
     assert suggest_rate(table) == table["learning_rate"].iloc[159] / 10
+
+
+def test_a_lucky_first_batch_suggests_nothing_where_the_loss_soon_explodes():
+    table, _, is_over = feed([0.01, *[1.0] * 24, 0.5, 0.5, 1e4], n_steps=200)
+    assert is_over
+    assert len(table) == 28
+    assert table["settled"].tolist() == [False] * 20 + [True] * 8
+    assert suggest_rate(table) == table["learning_rate"].iloc[26] / 10
+
+
+def test_a_test_that_ends_at_once_still_suggests_something():
+    table, _, is_over = feed([1.0, float("nan")], n_steps=200)
+    assert is_over
+    assert table["settled"].tolist() == [False, True]

@@ -158,6 +158,17 @@ def test_augmentation_varies_training_images_and_leaves_predictions_alone():
     assert not np.array_equal(first, keras.ops.convert_to_numpy(model(images, training=True)))
 
 
+def test_blur_takes_detail_away_and_leaves_the_mean():
+    [blur] = build_augmentation(Augmentation(blur_px=1.0), seed=0)
+    images = make_images(8).astype(np.float32)[:, 4:-4, 4:-4]
+    blurred = keras.ops.convert_to_numpy(
+        blur(np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), "edge"), training=True)
+    )
+    middle = blurred[:, 6:-6, 6:-6]
+    assert middle.std() < 0.95 * images.std()
+    assert middle.mean() == pytest.approx(images.mean(), rel=0.03)
+
+
 def test_only_phases_that_augment_see_varied_images():
     images = make_images(24)
     augmentation = Augmentation(brightness_fraction=0.9)

@@ -32,6 +32,8 @@ def test_every_row_names_a_preset_of_this_project():
         params = yaml.safe_load((ROOT / f"conf/experiment/{row['experiment']}.yaml").read_text())
         assert row["combo"] in params["combos"]
         assert (ROOT / f"conf/model/{row['model']}.yaml").is_file()
+        # The preset's first line says how to add VGG16's first block, which would be trained on all of its combos.
+        assert row["model"] in params["models"] or row["model"] == "seed_000_vgg"
 
 
 def write_csv(path, rows):
@@ -53,13 +55,12 @@ def reports(tmp_path):
         for name, (sensitivity, precision) in classes.items()
     ]
     write_csv(root / "e/classes.csv", scores)
-    epochs = {"head": [(1, 0.1, 0.1)], "all": [(2, 0.2, 0.4), (3, 0.6, 0.7)]}
-    history = [
-        WHICH | {"phase": phase, "epoch": epoch, "val_accuracy": accuracy}
-        for phase, rows in epochs.items()
-        for epoch, *both in rows
-        for accuracy in both
-    ]
+    epochs = {0: {"head": [0.1], "all": [0.2, 0.6]}, 1: {"head": [0.1, 0.3, 0.3], "all": [0.4, 0.7]}}
+    history = []
+    for seed, phases in epochs.items():
+        values = [(phase, value) for phase, values in phases.items() for value in values]
+        for i, (phase, value) in enumerate(values):
+            history.append(WHICH | {"seed": seed, "phase": phase, "epoch": i + 1, "val_accuracy": value})
     write_csv(root / "e/history.csv", history)
 
     (root / "examples").mkdir()
@@ -80,7 +81,9 @@ def reports(tmp_path):
 
     trials = [{"state": "complete", "value": 0.91}, {"state": "pruned", "value": 0.99}]
     write_csv(root / "seed_004/tuning/cnn/trials.csv", trials)
-    write_csv(root / "seed_004/leaderboard.csv", [{"combo": "raw", "model": "cnn", "val_roc_auc": 0.9}])
+    search = {"cnn": 0.9, "seed_004_tuned": 0.905}
+    rows = [{"combo": "raw", "model": model, "val_roc_auc": value} for model, value in search.items()]
+    write_csv(root / "seed_004/leaderboard.csv", rows)
     rates = root / "seed_002/learning_rate/seed_002_resnet_finetune/rates.png"
     rates.parent.mkdir(parents=True)
     rates.touch()
@@ -108,13 +111,19 @@ def test_what_was_measured_stands_on_the_page(tmp_path, reports):
         "| random images | 94.0% | 0.900 | 40% |",
     ):
         assert line in page.splitlines()
-    for text in ("means over 2 seeds", "real images at 224 px, 6 epochs", "means over 5 training images"):
+    for text in ("means over 2 seeds", "224 px shrunk to 56, 6 epochs", "means over 5 training images"):
         assert text in page
-    assert "2 recipes" in page
-    assert "has a validation ROC AUC of 0.9100" in page
+    assert "2 recipes within the ranges of `conf/tune/cnn.yaml`, 1 of" in page
+    assert "had a `val_auc` of 0.9100" in page
+    assert "a validation ROC AUC of 0.9050, the recipe" in page
     assert "learning-rate range test" in page
     assert "not_run" not in page
     assert "not the shared patients" not in page
+
+
+def test_a_search_without_a_report_is_left_out(tmp_path, reports):
+    (reports / "seed_004/leaderboard.csv").unlink()
+    assert "search of system 004" not in read_page(tmp_path, reports)
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):

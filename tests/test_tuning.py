@@ -8,14 +8,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
 from pneumo.base.errors import PneumoError
 from pneumo.domain import tuning
+from pneumo.domain.recipe import Monitor
 from pneumo.domain.tuning import Range, Search
+from pneumo.tune import score_history
 
 N_TRIALS = 6
 RANGES = {
@@ -160,6 +164,22 @@ def test_an_error_of_the_objective_is_shown_and_the_trial_comes_again(url):
 def test_a_database_that_is_not_there_is_named():
     with pytest.raises(PneumoError, match=r"--storage: Expected a database at sqlite:////nowhere/study\.db"):
         open_study("sqlite:////nowhere/study.db")
+
+
+@pytest.mark.parametrize(
+    ("monitor", "keep_best", "expected"),
+    [("val_auc", True, 0.8), ("val_auc", False, 0.7), ("val_loss", True, 0.2), ("val_loss", False, 0.3)],
+)
+def test_a_trial_is_scored_by_the_weights_that_training_keeps(monitor, keep_best, expected):
+    history = pd.DataFrame(
+        {
+            "phase": ["head", "all", "all", "all"],
+            "val_auc": [0.9, 0.6, 0.8, 0.7],
+            "val_loss": [0.1, 0.4, 0.2, 0.3],
+        }
+    )
+    recipe = SimpleNamespace(monitor=Monitor(monitor), keep_best=keep_best)
+    assert score_history(history, recipe) == expected
 
 
 def test_a_place_filled_twice_is_run_once(url):

@@ -9,7 +9,7 @@ from pneumo.base.reproducibility import make_deterministic
 from pneumo.domain import figures
 from pneumo.domain.learning_rate import RateTest, suggest_rate
 from pneumo.domain.recipe import Recipe, Schedule
-from pneumo.domain.training import Features, fit_classifier
+from pneumo.domain.training import fit_classifier
 from pneumo.stages.train import load_data
 
 LOW, HIGH = 1e-6, 1.0
@@ -34,13 +34,14 @@ def run(params: Params, model: str, combo: str, phase: str | None) -> None:
     data = load_data(params, combo)
     classifier = data.build_classifier(recipe, TRAINING_SEED)
 
-    def load_features() -> Features:
-        return data.load_features(classifier)
-
     before = {name: recipe.phases[name] for name in names[: names.index(phase)]}
     if before:
         fit_classifier(
-            classifier, replace(recipe, phases=before), data.training, TRAINING_SEED, load_features
+            classifier,
+            replace(recipe, phases=before),
+            data.training,
+            TRAINING_SEED,
+            lambda: data.load_features(classifier),
         )
     tested = replace(recipe.phases[phase], schedule=Schedule.constant, epochs=N_STEPS, patience=None)
     rates = RateTest(LOW, HIGH, N_STEPS)
@@ -49,7 +50,7 @@ def run(params: Params, model: str, combo: str, phase: str | None) -> None:
         replace(recipe, phases={phase: tested}),
         data.training,
         TRAINING_SEED,
-        load_features,
+        lambda: data.load_features(classifier),
         callbacks=[rates],
     )
 

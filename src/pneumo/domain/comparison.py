@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import precision_recall_fscore_support
 
-from pneumo.domain import statistics
+from pneumo.domain import metrics, statistics
 
 METRICS = (
     "roc_auc",
@@ -27,6 +26,7 @@ METRICS = (
     "log_loss",
 )
 VAL_METRICS = ("roc_auc", "accuracy")
+CLASS_METRICS = ("sensitivity", "precision", "f1")
 SUMMARY_METRICS = ("roc_auc", "accuracy", "sensitivity", "specificity")
 SIGNIFICANCE = 0.05  # a difference is called one when its p, corrected over the whole table, is at most this
 _SEED = 0  # of every random draw here
@@ -220,26 +220,28 @@ def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference
     return leaderboard.assign(verdict=verdicts, smallest_detectable=detectable)
 
 
-def score_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> pd.DataFrame:
-    """Score the decisions of runs class by class, as a classification report does.
+def tabulate_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> pd.DataFrame:
+    """Score the decisions of runs class by class, each against the rest, as a classification report does.
 
     Args:
         runs: of one test set.
         classes: names, in the order of class numbers.
 
     Returns:
-        One row a combo, model and class: `n_images` of the test set, and means over seeds of `sensitivity`,
-        `precision` (nan where a seed never calls the class) and `f1`.
+        One row a combo, model and class: `n_images` of the test set, and means over seeds of `sensitivity`
+        (nan without images of the class), `precision` and `f1` (nan where no seed calls the class). Seeds for
+        which one is not defined are left out of it.
     """
-    tables = []
+    rows = []
     for (combo, model, _), run in runs.items():
-        precision, sensitivity, f1, n_images = precision_recall_fscore_support(
-            run.y_true, run.y_pred, labels=range(len(classes)), zero_division=np.nan
-        )
-        scores = {"n_images": n_images, "sensitivity": sensitivity, "precision": precision, "f1": f1}
-        tables.append(pd.DataFrame({"combo": combo, "model": model, "class": classes} | scores))
-    groups = pd.concat(tables).groupby(["combo", "model", "class"], sort=False)
-    return groups.mean(skipna=False).astype({"n_images": int}).reset_index()
+        for number, name in enumerate(classes):
+            is_class = (run.y_true == number).astype(np.int64)
+            scores = metrics.score_decisions(is_class, (run.y_pred == number).astype(np.int64))
+            row = {"combo": combo, "model": model, "class": name, "n_images": is_class.sum()}
+            rows.append(row | {metric: scores[metric] for metric in CLASS_METRICS})
+    table = pd.DataFrame(rows).astype(dict.fromkeys(CLASS_METRICS, float))
+    groups = table.groupby(["combo", "model", "class"], sort=False)
+    return groups.mean().astype({"n_images": int}).reset_index()
 
 
 def summarize(leaderboard: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 SMOOTHING = 0.9  # share of the past in the running mean of the loss
 EXPLODED = 4  # the test ends where the loss is so many times its least
-UNSETTLED_SHARE = 10  # the first of so many parts of the steps does not count: few batches may be lucky
+UNSETTLED_FRACTION = 0.1  # of the steps, the first of which do not count: a few batches may be lucky
 
 
 class RateTest(keras.callbacks.Callback):
@@ -24,6 +24,7 @@ class RateTest(keras.callbacks.Callback):
     def __init__(self, low: float, high: float, n_steps: int) -> None:
         super().__init__()
         self._rates = np.geomspace(low, high, n_steps)
+        self._n_unsettled = int(UNSETTLED_FRACTION * n_steps)
         self._losses: list[float] = []
         self._sum = 0.0
         self._n = 0
@@ -43,16 +44,20 @@ class RateTest(keras.callbacks.Callback):
         self._n += 1
         self._losses.append(mean * self._n - self._sum)
         self._sum = mean * self._n
-        settled = smooth(self._losses)[len(self._rates) // UNSETTLED_SHARE :]
-        has_exploded = not np.isfinite(mean) or (settled and settled[-1] > EXPLODED * min(settled))
+        settled = smooth(self._losses)[self._n_unsettled :]
+        has_exploded = not np.isfinite(mean) or (bool(settled) and settled[-1] > EXPLODED * min(settled))
         if has_exploded or len(self._losses) == len(self._rates):
             self.model.stop_training = True
 
     def tabulate(self) -> pd.DataFrame:
-        """Return `learning_rate`, `loss` of the step's batch, and `smoothed`, one row a step."""
+        """Return one row a step: `learning_rate`, `loss` of its batch, `smoothed`, and whether that is `settled`.
+
+        The first smoothed losses are those of a few batches, low or high by chance: they are not settled.
+        """
         n = min(len(self._losses), len(self._rates))
         losses = self._losses[:n]
-        return pd.DataFrame({"learning_rate": self._rates[:n], "loss": losses, "smoothed": smooth(losses)})
+        table = pd.DataFrame({"learning_rate": self._rates[:n], "loss": losses, "smoothed": smooth(losses)})
+        return table.assign(settled=np.arange(n) >= min(self._n_unsettled, n - 1))
 
 
 def smooth(losses: list[float]) -> list[float]:
@@ -65,10 +70,10 @@ def smooth(losses: list[float]) -> list[float]:
 
 
 def suggest_rate(table: pd.DataFrame) -> float:
-    """Return a tenth of the rate at which the smoothed loss is least: still falling, and far from exploding.
+    """Return a tenth of the rate at which the settled loss is least: still falling, and far from exploding.
 
     Args:
         table: as `RateTest.tabulate` returns it.
     """
-    settled = table.iloc[len(table) // UNSETTLED_SHARE :]
+    settled = table[table["settled"]]
     return float(settled["learning_rate"].iloc[int(settled["smoothed"].argmin())]) / 10

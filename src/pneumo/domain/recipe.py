@@ -167,7 +167,8 @@ class Augmentation:
         zoom_fraction: greatest zoom, drawn for height and width apart, so that the aspect ratio varies too.
         brightness_fraction: greatest shift of grey values, as a fraction of 255.
         contrast_fraction: greatest change of contrast about the image's mean.
-        blur_px: greatest standard deviation of a Gaussian blur, up to 1; drawn once a batch.
+        blur_px: greatest standard deviation of a Gaussian blur, up to 1, drawn once a batch, for height and
+            width apart.
     """
 
     flip: bool = False

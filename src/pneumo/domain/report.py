@@ -22,7 +22,7 @@ class Report:
         classes: names.
         counts: images by split (rows) and subtype (columns).
         leaderboard: as `comparison.judge_combos` returns it, with `train_s` (mean seconds a run).
-        by_class: as `comparison.score_classes` returns it.
+        by_class: as `comparison.tabulate_classes` returns it.
         comparisons: as `comparison.compare_combos` returns them.
         reference: the combo that the verdicts of the leaderboard speak of.
         operating_points: as `evaluate` writes them for one run of the leaderboard's first row, or None.

@@ -60,7 +60,7 @@ def run(params: Params) -> None:
     runs = comparison.add_run_intervals(runs, draws)
     probes = comparison.average_probes(read_probes(params))
     external = score_external(params, dict(zip(done, thresholds, strict=True)))
-    by_class = comparison.score_classes(decided, CLASSES[params.task])
+    by_class = comparison.tabulate_classes(decided, CLASSES[params.task])
     for name, table in (
         ("runs", runs),
         ("leaderboard", leaderboard),
