@@ -78,8 +78,8 @@ TUNING = """
 
 `pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of
 them given up early. The best, `conf/model/seed_004_tuned.yaml`, had a `val_auc` of {best:.4f}: the greatest
-of {n_trials}, and so a lucky one. With all seeds its validation ROC AUC is {tuned:.4f}, that of the recipe which
-the search began with {before:.4f}.
+of {n_trials}, so a lucky one. With all seeds its validation ROC AUC is {tuned:.4f}, that of the recipe
+which the search began with {before:.4f}.
 
 ![Trials](../reports/seed_004/tuning/cnn/history.png)
 ![Importance of the parameters](../reports/seed_004/tuning/cnn/importance.png)
