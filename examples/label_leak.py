@@ -6,7 +6,7 @@ System 000 equalises, inverts and darkens images and shrinks them to a tenth of 
 authors equalised normal images at full size and then shrank them, pneumonia images the other way round. What
 is equalised and darkened last has gaps in its histogram and many black pixels; shrinking last fills both. So
 the class can be read off the grey values, whatever the image shows. This script gives normal images all steps
-before shrinking and pneumonia images all steps after it, at 56 px to be quick, and trains system 000's network
+before shrinking and pneumonia images all steps after it, at 56 px to be quick. It trains system 000's network
 
 - on images whose order of steps depends on the class;
 - on images with one order, as anywhere else in this project;
