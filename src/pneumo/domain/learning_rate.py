@@ -50,7 +50,7 @@ class RateTest(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def tabulate(self) -> pd.DataFrame:
-        """Return one row a step: `learning_rate`, `loss` of its batch, `smoothed`, and whether that is `settled`.
+        """Return one row a step: `learning_rate`, `loss` of its batch, `smoothed`, and `settled`.
 
         The first smoothed losses are those of a few batches, low or high by chance: they are not settled.
         """
