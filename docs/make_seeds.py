@@ -55,6 +55,11 @@ does not use. On the real images, 224 px shrunk to 56, {n_epochs} epochs:
 | order of steps | network: accuracy | ROC AUC | rule: accuracy | ROC AUC |
 |---|---|---|---|---|
 """
+LEAK_MEANING = """
+From the order alone the rule tells {rule:.1%} of the classes, and the network {drawn:.1%} where the classes mean
+nothing. On the real classes, which the images show as well, the leak adds {gain:.1f} points to the network. So
+what the claim of 100 % rests on is shown; that this network reaches 100 % by it is not.
+"""
 COMBOS = """
 ## What each combo of system 000 does
 
@@ -203,7 +208,13 @@ def tabulate_leak(path: Path) -> list[str]:
     for name, row in found["rows"].items():
         cells = (f"{row[by]['accuracy']:.1%} | {row[by]['roc_auc']:.3f}" for by in ("network", "rule"))
         lines.append(write_row([name, *cells]))
-    return lines
+    leaky, clean, drawn = found["rows"].values()
+    meaning = LEAK_MEANING.format(
+        rule=leaky["rule"]["accuracy"],
+        drawn=drawn["network"]["accuracy"],
+        gain=100 * (leaky["network"]["accuracy"] - clean["network"]["accuracy"]),
+    )
+    return [*lines, *meaning.splitlines()]
 
 
 def tabulate_combos(path: Path, report: Path) -> list[str]:
