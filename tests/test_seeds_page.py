@@ -123,7 +123,7 @@ def test_what_was_measured_stands_on_the_page(tmp_path, reports):
     assert "the leak adds 5.0 points" in page
     assert "2 recipes within the ranges of `conf/tune/cnn.yaml`, 1 of" in page
     assert "had a `val_auc` of 0.9100" in page
-    assert "a validation ROC AUC of 0.9050, the recipe" in page
+    assert "its validation ROC AUC is 0.9050, that" in page
     assert "learning-rate range test" in page
     assert "not_run" not in page
     assert "not the shared patients" not in page
