@@ -57,7 +57,7 @@ does not use. On the real images, 224 px shrunk to 56, {n_epochs} epochs:
 """
 LEAK_MEANING = """
 From the order alone the rule tells {rule:.1%} of the classes, and the network {drawn:.1%} where the classes
-mean nothing. On the real classes, which the images show as well, the leak adds {gain:.1f} points to the network.
+mean nothing. On the real classes, which the images show too, the leak adds {gain:.1f} points to the network.
 So what the claim of 100 % rests on is shown; that this network reaches 100 % by it is not.
 """
 COMBOS = """

@@ -15,7 +15,7 @@ from pneumo.cli import main
 from pneumo.domain.recipe import BACKBONES, Recipe
 from tiny_project import ROOT
 
-PRESETS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("seed_*.yaml"))
 RECIPES = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
 SIZE_PX = 32
 
