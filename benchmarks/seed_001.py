@@ -96,6 +96,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="images in {train,test}/{NORMAL,PNEUMONIA}/")
     parser.add_argument("--n-images", type=int, default=600, help="drawn at random (default: %(default)s)")
+    parser.add_argument(
+        "--copies", type=int, default=1, help="of each, where there are few (default: %(default)s)"
+    )
     parser.add_argument("--epochs", type=int, default=3, help="measured in each phase (default: %(default)s)")
     parser.add_argument("--weights-dir", type=Path, help="default: let Keras download them")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
@@ -107,7 +110,7 @@ def main() -> None:
     usual, ours = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
-        n_images = link_images(args.folder, args.n_images, work_dir)
+        n_images = link_images(args.folder, args.n_images, args.copies, work_dir)
         run_in_new_process(download_weights, recipes["seed_001_b"], args.weights_dir)
         preprocess_s = run_in_new_process(preprocess, work_dir)
         for name, recipe in recipes.items():
@@ -140,6 +143,7 @@ def main() -> None:
             args.output,
             {
                 "n_images": n_images,
+                "n_copies": args.copies,
                 "n_images_extrapolated": N_ALL,
                 "n_cpus": os.cpu_count(),
                 "preprocess_s": preprocess_s,
@@ -158,18 +162,19 @@ def print_row(name: str, *seconds: float) -> None:
     print(f"{name:16}" + "".join(f"{each:>10.1f}" for each in seconds) + f"{ratio:>8}")
 
 
-def link_images(folder: Path, n_images: int, work_dir: Path) -> int:
-    """Draw at most n_images of train/ and link them as work_dir/{train,val}/<class>/*; return how many."""
+def link_images(folder: Path, n_images: int, n_copies: int, work_dir: Path) -> int:
+    """Draw at most n_images of train/, link copies as work_dir/{train,val}/<class>/*; return how many."""
     images, _ = scan_folder(folder)
     images = images[images["official_split"] == "train"]
     images = images.sample(min(n_images, len(images)), random_state=0)
     parts = train_test_split(images, test_size=len(images) // 5, stratify=images["subtype"], random_state=0)
     for part, rows in zip(("train", "val"), parts, strict=True):
         for path, name in zip(rows["path"], rows["subtype"], strict=True):
-            link = work_dir / part / name / Path(path).name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(path).resolve())
-    return len(images)
+            for i in range(n_copies):
+                link = work_dir / part / name / f"{i}_{Path(path).name}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(Path(path).resolve())
+    return n_copies * len(images)
 
 
 def preprocess(work_dir: Path) -> float:

@@ -94,7 +94,7 @@ def test_seed_001(weights_dir, tmp_path):
         path.mkdir(parents=True)
         for i in range(10 * len(forms)):
             (path / f"{forms[i % len(forms)].format(i)}.jpeg").write_bytes(jpeg(seed=len(folder) + i))
-    options = ("--n-images", 30, "--epochs", 2, "--weights-dir", weights_dir)
+    options = ("--n-images", 15, "--copies", 2, "--epochs", 2, "--weights-dir", weights_dir)
     table, result = run_benchmark("seed_001", tmp_path / "data", *options, output=tmp_path / "result.json")
     assert result["n_images"] == 30
     for way in ("usual_way", "here"):
