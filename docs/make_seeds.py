@@ -181,22 +181,23 @@ def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
 
 def tabulate_unfrozen(rows: list[dict[str, str]], reports: Path) -> list[str]:
     """Return the validation accuracy of the rows that say `unfreezes`, epoch by epoch."""
-    lines: list[str] = []
-    n_epochs = 0
+    tables: dict[str, pd.DataFrame] = {}
     for row in rows:
         history = select_rows(row, reports, "history")
         if not row.get("unfreezes") or history.empty:
             continue
         last = history[history["phase"] == history["phase"].iloc[-1]]
         epoch = last["epoch"] - last.groupby("seed")["epoch"].transform("min") + 1
-        accuracy = last["val_accuracy"].groupby(epoch).agg(["mean", "min"])
-        n_epochs = max(n_epochs, len(accuracy))
-        cells = [f"{each['mean']:.3f} ({each['min']:.3f})" for _, each in accuracy.iterrows()]
-        lines.append(write_row([row["row"], *cells]))
-    if not lines:
+        tables[row["row"]] = last["val_accuracy"].groupby(epoch).agg(["mean", "min"])
+    if not tables:
         return []
+    n_epochs = max(map(len, tables.values()))
     head = write_row(["model", *(f"epoch {number + 1}" for number in range(n_epochs))])
-    return [*UNFROZEN.splitlines(), "", head, "|---" * (n_epochs + 1) + "|", *lines]
+    lines = [*UNFROZEN.splitlines(), "", head, "|---" * (n_epochs + 1) + "|"]
+    for name, accuracy in tables.items():
+        cells = [f"{each['mean']:.3f} ({each['min']:.3f})" for _, each in accuracy.iterrows()]
+        lines.append(write_row([name, *cells, *[""] * (n_epochs - len(cells))]))
+    return lines
 
 
 def tabulate_leak(path: Path) -> list[str]:
