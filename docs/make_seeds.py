@@ -70,6 +70,7 @@ told from the value at the same place. Then what comes of the same network, and 
 | combo | grey values | black | bits | kept | ROC AUC, test | against base |
 |---|---|---|---|---|---|---|
 """
+CONTACT_SHEET = "![The same images under every combo](../reports/seed_000/figures/contact_sheet.png)"
 RATE = """
 ## The learning-rate range test of system 002
 
@@ -236,7 +237,7 @@ def tabulate_combos(path: Path, report: Path) -> list[str]:
             )
             score = scores.loc[name]
             lines.append(write_row([name, *kept, write_interval(score, "roc_auc", 1, ""), score["verdict"]]))
-    return lines
+    return [*lines, "", CONTACT_SHEET]
 
 
 def describe_rate_test(folder: Path) -> list[str]:

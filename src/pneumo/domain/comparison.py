@@ -229,7 +229,7 @@ def tabulate_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> 
 
     Returns:
         One row a combo, model and class: `n_images` of the test set, and means over seeds of `sensitivity`
-        (nan without images of the class), `precision` and `f1` (nan where no seed calls the class). Seeds for
+        (nan without images of the class), `precision` (nan where no seed calls the class) and `f1`. Seeds for
         which one is not defined are left out of it.
     """
     rows = []
