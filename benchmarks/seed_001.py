@@ -27,7 +27,7 @@ from pneumo.base.labels import CLASSES, Task
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.domain.features import load_or_extract_features
 from pneumo.domain.manifest import scan_folder
-from pneumo.domain.networks import build_classifier
+from pneumo.domain.networks import Classifier, build_classifier, set_trainable
 from pneumo.domain.preprocessing import write_images
 from pneumo.domain.recipe import BACKBONES, Recipe, find_weights
 from pneumo.domain.training import Features, TrainingData, fit_classifier
@@ -255,13 +255,7 @@ def train_usual_way(recipe: Recipe, weights_dir: Path | None, work_dir: Path) ->
     for name, phase in recipe.phases.items():
         start, timer = time.perf_counter(), EpochTimer()
         if base is not None:
-            n_layers = len(base.layers)
-            n_trained = {"head": 0, "all": n_layers}.get(phase.trainable)
-            if n_trained is None:
-                n_trained = int(phase.trainable.removeprefix("last_"))
-            base.trainable = n_trained > 0
-            for layer in base.layers[: n_layers - n_trained]:
-                layer.trainable = False
+            set_trainable(Classifier(model, model, base), phase.trainable, phase.freeze_batch_norm)
         optimizer = keras.optimizers.Adam(phase.learning_rate)
         model.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
         model.fit(train, validation_data=val, epochs=phase.epochs, callbacks=[timer], verbose=2)

@@ -121,7 +121,7 @@ def main() -> None:
         *tabulate_classes(rows, reports),
         *tabulate_unfrozen(rows, reports),
         *tabulate_leak(reports / "examples/label_leak.json"),
-        *tabulate_combos(reports / "examples/combos.json", reports / "seed_000"),
+        *tabulate_combos(reports / "examples/combos.json", reports),
         *tabulate_resplit(reports / "examples/resplit.json"),
         *describe_rate_test(reports / "seed_002/learning_rate/seed_002_resnet_finetune"),
         *describe_search(reports),
@@ -219,25 +219,20 @@ def tabulate_leak(path: Path) -> list[str]:
     return [*lines, *meaning.splitlines()]
 
 
-def tabulate_combos(path: Path, report: Path) -> list[str]:
+def tabulate_combos(path: Path, reports: Path) -> list[str]:
     """Return what examples/combos.py found, and the scores of the combos; none where either is missing."""
-    if not (path.is_file() and (report / "leaderboard.csv").is_file()):
+    if not path.is_file():
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
-    leaderboard = pd.read_csv(report / "leaderboard.csv")
-    scores = leaderboard[leaderboard["model"] == "seed_000_cnn"].set_index("combo")
-    lines = COMBOS.format(n_images=found["n_images"]).splitlines()
+    lines = []
     for name, row in found["combos"].items():
-        if name in scores.index:
-            kept = (
-                f"{row['grey_values']:.0f}",
-                f"{row['black']:.0%}",
-                f"{row['bits']:.1f}",
-                f"{row['kept']:.2f}",
-            )
-            score = scores.loc[name]
-            lines.append(write_row([name, *kept, write_interval(score, "roc_auc", 1, ""), score["verdict"]]))
-    return [*lines, "", CONTACT_SHEET]
+        run = {"experiment": "seed_000", "combo": name, "model": "seed_000_cnn"}
+        for _, score in select_rows(run, reports, "leaderboard").iterrows():
+            cells = [f"{row['grey_values']:.0f}", f"{row['black']:.0%}", f"{row['bits']:.1f}"]
+            cells += [f"{row['kept']:.2f}", write_interval(score, "roc_auc", 1, ""), score["verdict"]]
+            lines.append(write_row([name, *cells]))
+    head = COMBOS.format(n_images=found["n_images"]).splitlines()
+    return [*head, *lines, "", CONTACT_SHEET] if lines else []
 
 
 def describe_rate_test(folder: Path) -> list[str]:
