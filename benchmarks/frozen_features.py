@@ -25,8 +25,8 @@ from pneumo.base.artifacts import write_json
 from pneumo.base.config import build, load_group
 from pneumo.base.labels import CLASS_FOLDERS
 from pneumo.base.reproducibility import make_deterministic
+from pneumo.data.decoding import IMAGE_SUFFIXES
 from pneumo.domain.features import load_or_extract_features
-from pneumo.domain.images import IMAGE_SUFFIXES
 from pneumo.domain.networks import build_backbone, build_classifier
 from pneumo.domain.preprocessing import write_images
 from pneumo.domain.recipe import BACKBONES, Recipe, find_weights

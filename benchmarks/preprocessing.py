@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from pneumo.base.artifacts import write_json
-from pneumo.domain.images import IMAGE_SUFFIXES
+from pneumo.data.decoding import IMAGE_SUFFIXES
 from pneumo.domain.preprocessing import write_images
 from pneumo.domain.transforms import Step, parse_combo
 

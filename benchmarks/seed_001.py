@@ -25,8 +25,8 @@ from pneumo.base.artifacts import write_json
 from pneumo.base.config import build, load_group
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.reproducibility import make_deterministic
+from pneumo.data.manifest import scan_folder
 from pneumo.domain.features import load_or_extract_features
-from pneumo.domain.manifest import scan_folder
 from pneumo.domain.networks import Classifier, build_classifier, set_trainable
 from pneumo.domain.preprocessing import write_images
 from pneumo.domain.recipe import BACKBONES, Recipe, find_weights

@@ -26,11 +26,11 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from pneumo.base.artifacts import write_json
 from pneumo.base.config import build, load_group
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.domain.images import decode_image
-from pneumo.domain.manifest import scan_folder
+from pneumo.data.decoding import decode_image
+from pneumo.data.manifest import scan_folder
+from pneumo.data.split import assign_split, group_images
 from pneumo.domain.networks import build_classifier
 from pneumo.domain.recipe import Recipe
-from pneumo.domain.split import assign_split, group_images
 from pneumo.domain.training import TrainingData, fit_classifier, predict_probabilities
 from pneumo.domain.transforms import Step, apply_steps
 

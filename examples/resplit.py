@@ -23,9 +23,9 @@ from sklearn.metrics import roc_auc_score
 from pneumo.base.artifacts import write_json
 from pneumo.base.config import Threshold, ThresholdMethod, build, load_group, load_params
 from pneumo.base.reproducibility import make_deterministic
+from pneumo.data.split import group_images
 from pneumo.domain.metrics import choose_threshold
 from pneumo.domain.recipe import Recipe
-from pneumo.domain.split import group_images
 from pneumo.domain.training import TrainingData, fit_classifier, predict_probabilities
 from pneumo.stages.train import Data, load_data
 

@@ -20,8 +20,8 @@ from pneumo.base.config import (
 )
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Task
+from pneumo.data.sources import load_source
 from pneumo.domain.recipe import BACKBONES, Monitor, Phase, Recipe, find_weights
-from pneumo.domain.sources import load_source
 from pneumo.domain.transforms import parse_combo
 
 EXPERIMENT = """\

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pneumo.domain.manifest import parse_name
+from pneumo.data.manifest import parse_name
 from tiny_project import PARAMS, TinyProject
 
 FOLDER = os.environ.get("PNEUMO_REAL_DATA", "")

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pneumo.data.phantom import CANVAS_PX, draw_thorax
 from pneumo.domain import regions
-from pneumo.domain.phantom import CANVAS_PX, draw_thorax
 
 SIZE_PX = 64
 

@@ -16,7 +16,7 @@ from hostile import PROCESSED, QUARANTINED, write_hostile_folder, write_hostile_
 from pneumo.base.config import Run, build, load_group, load_params
 from pneumo.base.errors import PneumoError
 from pneumo.cli import main
-from pneumo.domain.images import decode_image
+from pneumo.data.decoding import decode_image
 from pneumo.domain.recipe import Recipe
 from pneumo.domain.transforms import apply_steps, parse_combo
 from pneumo.stages import audit, compare, download, evaluate, prepare, preprocess

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.base.errors import PneumoError
+from pneumo.data.decoding import UnreadableImageError, decode_image
 from pneumo.domain.bundle import load_bundle
-from pneumo.domain.images import UnreadableImageError, decode_image
 from pneumo.domain.transforms import apply_steps
 
 

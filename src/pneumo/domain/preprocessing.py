@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pneumo.base.artifacts import write_file
-from pneumo.domain.images import decode_image
+from pneumo.data.decoding import decode_image
 from pneumo.domain.transforms import Image, Step, apply_steps
 
 # Rows in flight at a time: bounds memory, whatever the number of images.

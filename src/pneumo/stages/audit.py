@@ -11,8 +11,8 @@ from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import audit_dir, manifest_path
+from pneumo.data.manifest import read_manifest
 from pneumo.domain import audit
-from pneumo.domain.manifest import read_manifest
 from pneumo.domain.preprocessing import write_images
 from pneumo.domain.transforms import parse_combo
 

@@ -21,8 +21,8 @@ from pneumo.base.paths import (
     manifest_path,
     report_dir,
 )
+from pneumo.data.manifest import read_manifest
 from pneumo.domain import comparison, figures
-from pneumo.domain.manifest import read_manifest
 from pneumo.domain.metrics import count_confusion
 from pneumo.domain.predictions import decide, read_predictions, select_scores
 from pneumo.domain.report import Report, write_report

@@ -3,7 +3,7 @@
 from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params
 from pneumo.base.paths import raw_dir
-from pneumo.domain import sources
+from pneumo.data import sources
 
 
 def run(params: Params) -> None:

@@ -11,9 +11,9 @@ from pneumo.base.config import Params, Run, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import explanations_dir, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
+from pneumo.data.manifest import read_manifest
 from pneumo.domain import explanation, figures, probes, regions
 from pneumo.domain.bundle import load_bundle
-from pneumo.domain.manifest import read_manifest
 from pneumo.domain.predictions import Scores, decide, read_predictions, select_scores
 
 N_EACH = 3  # images in each group of a gallery

@@ -12,7 +12,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES
 from pneumo.base.paths import external_dir, manifest_path
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.domain.manifest import read_manifest, scan_class_folders
+from pneumo.data.manifest import read_manifest, scan_class_folders
 from pneumo.domain.predictions import number_classes, tabulate_predictions, write_predictions
 
 

@@ -10,10 +10,10 @@ from pneumo.base.config import Params, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, Subtype
 from pneumo.base.paths import exploration_dir, manifest_path, raw_dir
+from pneumo.data.decoding import decode_image
+from pneumo.data.manifest import COLUMNS, find_oddities, scan_folder
+from pneumo.data.split import assign_split, find_leaks, group_images
 from pneumo.domain import figures
-from pneumo.domain.images import decode_image
-from pneumo.domain.manifest import COLUMNS, find_oddities, scan_folder
-from pneumo.domain.split import assign_split, find_leaks, group_images
 from pneumo.domain.transforms import resize
 
 N_SAMPLES = 8

@@ -2,7 +2,7 @@
 
 from pneumo.base.config import Params
 from pneumo.base.paths import images_path, manifest_path
-from pneumo.domain.manifest import read_manifest
+from pneumo.data.manifest import read_manifest
 from pneumo.domain.preprocessing import write_images
 from pneumo.domain.transforms import parse_combo
 

@@ -14,9 +14,9 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
+from pneumo.data.manifest import read_manifest
 from pneumo.domain.bundle import Card, save_bundle
 from pneumo.domain.features import load_or_extract_features
-from pneumo.domain.manifest import read_manifest
 from pneumo.domain.metrics import choose_threshold
 from pneumo.domain.networks import Classifier, build_classifier
 from pneumo.domain.predictions import (

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pneumo.base.errors import PneumoError
-from pneumo.domain.split import assign_split, find_leaks, group_images
+from pneumo.data.split import assign_split, find_leaks, group_images
 
 LABELS = {"normal": "normal", "bacterial": "pneumonia", "viral": "pneumonia", "unknown": "pneumonia"}
 

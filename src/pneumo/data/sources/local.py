@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.base.errors import PneumoError
-from pneumo.domain.sources import layout
+from pneumo.data.sources import layout
 
 _MAX_FILE_BYTES = 512 * 2**20
 # Radiographs hardly compress; a blank one of this size may, a larger file that shrinks this far is a bomb.

@@ -17,7 +17,7 @@ import requests
 
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS
-from pneumo.domain.sources import layout
+from pneumo.data.sources import layout
 
 _HANDLE = re.compile(r"([\w-]+/[\w-]+)(/versions/\d+)?")
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import SPLITS, Subtype
-from pneumo.domain.phantom import add_pneumonia, draw_thorax, take_radiograph
+from pneumo.data.phantom import add_pneumonia, draw_thorax, take_radiograph
 
 # How many images a patient has, each with equal chance.
 _VIEWS_PER_PATIENT = (1, 1, 1, 2, 2, 3)

@@ -6,7 +6,7 @@ import pytest
 
 from hostile import PROCESSED, QUARANTINED, jpeg, write_hostile_folder
 from pneumo.base.labels import Subtype
-from pneumo.domain.manifest import (
+from pneumo.data.manifest import (
     COLUMNS,
     REJECTED_NAME,
     Name,
@@ -15,7 +15,7 @@ from pneumo.domain.manifest import (
     read_manifest,
     scan_folder,
 )
-from pneumo.domain.split import find_leaks, group_images
+from pneumo.data.split import find_leaks, group_images
 
 OUTSIDE = "README.md"  # of the splits; hostile.py leaves it out of what it expects
 

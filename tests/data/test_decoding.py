@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hostile import draw_image, encode, exif_orientation, jpeg, odd_files, png_bomb, png_chunk
-from pneumo.domain.images import UnreadableImageError, decode_image, suspicious
+from pneumo.data.decoding import UnreadableImageError, decode_image, suspicious
 
 GREY = draw_image(1)
 COLOUR = np.dstack([GREY, draw_image(2), draw_image(3)])

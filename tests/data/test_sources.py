@@ -12,8 +12,8 @@ from kagglesdk import kaggle_env
 from hostile import PROCESSED, QUARANTINED, good_files, jpeg, write_hostile_folder, write_hostile_zip
 from kaggle_server import serve
 from pneumo.base.errors import PneumoError
-from pneumo.domain import sources
-from pneumo.domain.sources import kaggle, local
+from pneumo.data import sources
+from pneumo.data.sources import kaggle, local
 from tiny_project import ROOT
 
 SMALL = {

@@ -18,7 +18,7 @@ from typing import Any
 
 from pneumo.base.config import build, load_group
 from pneumo.base.errors import PneumoError
-from pneumo.domain.sources import kaggle, local, phantom
+from pneumo.data.sources import kaggle, local, phantom
 
 _SOURCES: dict[str, ModuleType] = {"phantom": phantom, "kaggle": kaggle, "local": local}
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS, Subtype
 from pneumo.base.paths import REJECTED_NAME
-from pneumo.domain.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image, suspicious
+from pneumo.data.decoding import IMAGE_SUFFIXES, UnreadableImageError, decode_image, suspicious
 
 COLUMNS = (
     "id",

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS
 from pneumo.base.paths import REJECTED_NAME
-from pneumo.domain.images import IMAGE_SUFFIXES
+from pneumo.data.decoding import IMAGE_SUFFIXES
 
 REJECTED_COLUMNS = ("path", "reason")
 

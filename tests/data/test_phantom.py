@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Subtype
-from pneumo.domain.phantom import CANVAS_PX, add_pneumonia, draw_thorax, take_radiograph
-from pneumo.domain.sources import phantom
+from pneumo.data.phantom import CANVAS_PX, add_pneumonia, draw_thorax, take_radiograph
+from pneumo.data.sources import phantom
 
 PNEUMONIA_NAME = re.compile(r"^(person\d+_(?:bacteria|virus))_\d+")
 NORMAL_NAME = re.compile(r"^((?:NORMAL2-)?IM-\d+)-\d+(?:-\d+)?")
@@ -199,7 +199,7 @@ def test_bad_settings_are_named(bad, message):
 
 
 def test_the_config_file_holds_the_defaults():
-    config = OmegaConf.load(Path(__file__).parents[1] / "conf" / "data" / "phantom.yaml")
+    config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "data" / "phantom.yaml")
     assert config.pop("kind") == "phantom"
     settings = dataclasses.asdict(phantom.Settings())
     assert {name: config[name] for name in settings} == settings
