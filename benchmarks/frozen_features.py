@@ -28,10 +28,10 @@ from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.decoding import IMAGE_SUFFIXES
 from pneumo.domain.features import load_or_extract_features
 from pneumo.domain.networks import build_backbone, build_classifier
-from pneumo.domain.preprocessing import write_images
 from pneumo.domain.recipe import BACKBONES, Recipe, find_weights
 from pneumo.domain.training import TrainingData, fit_classifier
-from pneumo.domain.transforms import parse_combo
+from pneumo.preprocessing.arrays import write_images
+from pneumo.preprocessing.steps import parse_combo
 
 PREPROCESS_INPUT = {
     "densenet121": keras.applications.densenet.preprocess_input,

@@ -28,10 +28,10 @@ from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import scan_folder
 from pneumo.domain.features import load_or_extract_features
 from pneumo.domain.networks import Classifier, build_classifier, set_trainable
-from pneumo.domain.preprocessing import write_images
 from pneumo.domain.recipe import BACKBONES, Recipe, find_weights
 from pneumo.domain.training import Features, TrainingData, fit_classifier
-from pneumo.domain.transforms import parse_combo
+from pneumo.preprocessing.arrays import write_images
+from pneumo.preprocessing.steps import parse_combo
 
 MODELS = ("seed_001_a", "seed_001_b", "seed_001_c", "seed_001_d", "seed_001_e", "seed_001_f")
 SIZE_PX = 128  # of seed_001

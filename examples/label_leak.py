@@ -32,7 +32,7 @@ from pneumo.data.split import assign_split, group_images
 from pneumo.domain.networks import build_classifier
 from pneumo.domain.recipe import Recipe
 from pneumo.domain.training import TrainingData, fit_classifier, predict_probabilities
-from pneumo.domain.transforms import Step, apply_steps
+from pneumo.preprocessing.steps import Step, apply_steps
 
 SIZE_PX = 56
 SHRINK = Step("resize", {"size_px": SIZE_PX})

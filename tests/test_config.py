@@ -22,7 +22,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Task
 from pneumo.data.sources import load_source
 from pneumo.domain.recipe import BACKBONES, Monitor, Phase, Recipe, find_weights
-from pneumo.domain.transforms import parse_combo
+from pneumo.preprocessing.steps import parse_combo
 
 EXPERIMENT = """\
 experiment: demo

@@ -42,7 +42,7 @@ from pneumo.domain.training import (
     predict_probabilities,
     repeat_smaller_classes,
 )
-from pneumo.domain.transforms import parse_combo
+from pneumo.preprocessing.steps import parse_combo
 
 SIZE_PX = 32
 SHAPE = (SIZE_PX, SIZE_PX, 1)

@@ -18,7 +18,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.cli import main
 from pneumo.data.decoding import decode_image
 from pneumo.domain.recipe import Recipe
-from pneumo.domain.transforms import apply_steps, parse_combo
+from pneumo.preprocessing.steps import apply_steps, parse_combo
 from pneumo.stages import audit, compare, download, evaluate, prepare, preprocess
 from tiny_project import PARAMS, ROOT
 

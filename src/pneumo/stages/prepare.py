@@ -14,7 +14,7 @@ from pneumo.data.decoding import decode_image
 from pneumo.data.manifest import COLUMNS, find_oddities, scan_folder
 from pneumo.data.split import assign_split, find_leaks, group_images
 from pneumo.domain import figures
-from pneumo.domain.transforms import resize
+from pneumo.preprocessing.steps import resize
 
 N_SAMPLES = 8
 SAMPLE_SIZE_PX = 160

@@ -27,7 +27,7 @@ from pneumo.domain.predictions import (
 )
 from pneumo.domain.recipe import Recipe
 from pneumo.domain.training import Features, TrainingData, fit_classifier, predict_probabilities
-from pneumo.domain.transforms import parse_combo
+from pneumo.preprocessing.steps import parse_combo
 
 
 @dataclass(frozen=True)

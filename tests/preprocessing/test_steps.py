@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from pneumo.base.errors import PneumoError
-from pneumo.domain import transforms
-from pneumo.domain.transforms import Step, apply_steps, parse_combo, step_names
+from pneumo.preprocessing import steps
+from pneumo.preprocessing.steps import Step, apply_steps, parse_combo, step_names
 
 NEEDED = {"gamma": {"gamma": 1.5}, "resize": {"size_px": 24}}
 GEOMETRIC = {"crop", "trim", "resize"}
@@ -74,8 +74,8 @@ def test_steps_take_views_that_are_not_contiguous(step):
 
 
 def test_steps_see_an_image_and_their_own_parameters_only(step):
-    image, *parameters = inspect.signature(getattr(transforms, step.name)).parameters.values()
-    assert (image.name, image.annotation) == ("image", transforms.Image)
+    image, *parameters = inspect.signature(getattr(steps, step.name)).parameters.values()
+    assert (image.name, image.annotation) == ("image", steps.Image)
     assert image.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert {parameter.kind for parameter in parameters} <= {inspect.Parameter.KEYWORD_ONLY}
     assert list(inspect.signature(Step.__call__).parameters) == ["self", "image"]
@@ -106,11 +106,11 @@ def test_steps_take_constant_images(step, level):
 )
 def test_crop(parameters, rows, columns):
     image = random_image(50, 100)
-    np.testing.assert_array_equal(transforms.crop(image, **parameters), image[rows, columns])
+    np.testing.assert_array_equal(steps.crop(image, **parameters), image[rows, columns])
 
 
 def test_crop_leaves_a_pixel():
-    assert transforms.crop(random_image(1, 1), margin=0.49).shape == (1, 1)
+    assert steps.crop(random_image(1, 1), margin=0.49).shape == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -122,38 +122,38 @@ def test_trim_removes_dark_borders_to_the_pixel(borders, darkest):
     inside = random_image(60, 80, low=100)
     image = random_image(60 + top + bottom, 80 + left + right, seed=1, low=darkest, high=darkest + 10)
     image[top : top + 60, left : left + 80] = inside
-    np.testing.assert_array_equal(transforms.trim(image), inside)
+    np.testing.assert_array_equal(steps.trim(image), inside)
 
 
 def test_trim_stops_at_the_greatest_fraction():
     image = np.full((100, 100), 200, np.uint8)
     image[:20] = image[-5:] = 0
-    assert transforms.trim(image, max_fraction=0.1).shape == (85, 100)
+    assert steps.trim(image, max_fraction=0.1).shape == (85, 100)
 
 
 def test_trim_goes_by_darkness():
     image = np.full((60, 60), 200, np.uint8)
     image[:8] = 60
-    assert transforms.trim(image, darkness=0.25).shape == (60, 60)
-    assert transforms.trim(image, darkness=0.35).shape == (52, 60)
+    assert steps.trim(image, darkness=0.25).shape == (60, 60)
+    assert steps.trim(image, darkness=0.35).shape == (52, 60)
 
 
 def test_trim_keeps_dark_lines_inside():
     image = np.full((60, 60), 200, np.uint8)
     image[30] = image[:, 10] = 0
-    np.testing.assert_array_equal(transforms.trim(image), image)
+    np.testing.assert_array_equal(steps.trim(image), image)
 
 
 def test_squash_averages_areas():
     image = random_image(64, 96)
     np.testing.assert_allclose(
-        transforms.resize(image, size_px=32), average_blocks(image, 2, 3), atol=0.51, rtol=0
+        steps.resize(image, size_px=32), average_blocks(image, 2, 3), atol=0.51, rtol=0
     )
 
 
 def test_squash_of_the_final_size_changes_nothing():
     image = random_image(32, 32)
-    np.testing.assert_array_equal(transforms.resize(image, size_px=32), image)
+    np.testing.assert_array_equal(steps.resize(image, size_px=32), image)
 
 
 def test_enlarging_interpolates_between_pixel_centres():
@@ -161,7 +161,7 @@ def test_enlarging_interpolates_between_pixel_centres():
     rows, columns = ((np.arange(48) + 0.5) * n / 48 - 0.5 for n in image.shape)
     across = np.array([np.interp(columns, np.arange(20), row) for row in image])
     expected = np.array([np.interp(rows, np.arange(16), column) for column in across.T]).T
-    np.testing.assert_allclose(transforms.resize(image, size_px=48), expected, atol=1, rtol=0)
+    np.testing.assert_allclose(steps.resize(image, size_px=48), expected, atol=1, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -176,18 +176,18 @@ def test_letterbox_keeps_the_aspect_ratio_and_pads_with_black(height, width, row
     image = np.full((height, width), 200, np.uint8)
     expected = np.zeros((32, 32), np.uint8)
     expected[rows, columns] = 200
-    np.testing.assert_array_equal(transforms.resize(image, size_px=32, mode="letterbox"), expected)
+    np.testing.assert_array_equal(steps.resize(image, size_px=32, mode="letterbox"), expected)
 
 
 def test_letterbox_averages_areas():
     image = random_image(32, 64)
-    result = transforms.resize(image, size_px=32, mode="letterbox")
+    result = steps.resize(image, size_px=32, mode="letterbox")
     np.testing.assert_allclose(result[8:24], average_blocks(image, 2, 2), atol=0.51, rtol=0)
 
 
 def test_letterbox_keeps_a_pixel_of_a_ribbon():
     image = np.full((1, 1000), 200, np.uint8)
-    assert transforms.resize(image, size_px=32, mode="letterbox").any(axis=1).sum() == 1
+    assert steps.resize(image, size_px=32, mode="letterbox").any(axis=1).sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_letterbox_keeps_a_pixel_of_a_ribbon():
 )
 def test_center_crop_cuts_what_does_not_fit(height, width, rows, columns):
     image = random_image(height, width)
-    result = transforms.resize(image, size_px=32, mode="center_crop")
+    result = steps.resize(image, size_px=32, mode="center_crop")
     np.testing.assert_allclose(result, average_blocks(image[rows, columns], 2, 2), atol=0.51, rtol=0)
 
 
@@ -207,7 +207,7 @@ def test_center_crop_cuts_what_does_not_fit(height, width, rows, columns):
 def test_gamma(gamma):
     image = random_image()
     expected = np.floor(255 * (image / 255.0) ** gamma + 0.5)
-    np.testing.assert_array_equal(transforms.gamma(image, gamma=gamma), expected)
+    np.testing.assert_array_equal(steps.gamma(image, gamma=gamma), expected)
 
 
 @pytest.mark.parametrize(
@@ -216,12 +216,12 @@ def test_gamma(gamma):
 def test_brightness(factor, offset):
     image = random_image()
     expected = [[min(255, max(0, round(int(v) * factor + offset))) for v in row] for row in image]
-    np.testing.assert_array_equal(transforms.brightness(image, factor=factor, offset=offset), expected)
+    np.testing.assert_array_equal(steps.brightness(image, factor=factor, offset=offset), expected)
 
 
 def test_invert():
     image = random_image()
-    np.testing.assert_array_equal(transforms.invert(image).astype(int) + image, 255)
+    np.testing.assert_array_equal(steps.invert(image).astype(int) + image, 255)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 100), (1, 99), (10, 50)])
@@ -231,7 +231,7 @@ def test_stretch(low, high):
     at = np.array([low, high]) / 100 * (ordered.size - 1)
     black, white = np.interp(at, np.arange(ordered.size), ordered)
     expected = np.clip((image - black) / (white - black), 0, 1) * 255
-    stretched = transforms.stretch(image, low_percentile=low, high_percentile=high)
+    stretched = steps.stretch(image, low_percentile=low, high_percentile=high)
     np.testing.assert_allclose(stretched, expected, atol=0.51, rtol=0)
     assert (stretched.min(), stretched.max()) == (0, 255)
 
@@ -241,20 +241,20 @@ def test_equalize_spreads_the_cumulative_histogram():
     counts = np.bincount(image.ravel(), minlength=256)
     darkest = counts[image.min()]
     expected = (counts.cumsum() - darkest)[image] * 255 / (image.size - darkest)
-    np.testing.assert_allclose(transforms.equalize(image), expected, atol=0.51, rtol=0)
+    np.testing.assert_allclose(steps.equalize(image), expected, atol=0.51, rtol=0)
 
 
 @pytest.mark.parametrize("clip_limit", [1.5, 2.0, 4.0, 256.0])
 def test_clahe_with_one_tile_equalizes_the_clipped_histogram(clip_limit):
     normal = np.random.default_rng(0).normal(120, 15, (64, 64))
     image = np.clip(normal, 0, 255).astype(np.uint8)
-    result = transforms.clahe(image, clip_limit=clip_limit, tiles=1)
+    result = steps.clahe(image, clip_limit=clip_limit, tiles=1)
     np.testing.assert_allclose(result, tabulate_clahe(image, clip_limit)[image], atol=3, rtol=0)
 
 
 def test_clahe_works_tile_by_tile():
     image = np.hstack([random_image(64, 64, low=20, high=60), random_image(64, 64, low=180, high=220)])
-    result = transforms.clahe(image, clip_limit=256.0, tiles=2)
+    result = steps.clahe(image, clip_limit=256.0, tiles=2)
     # Between an image's corner and the centre of its tile no other tile is mixed in.
     for corner, tile in ((np.s_[:16, :32], np.s_[:32, :64]), (np.s_[:16, -32:], np.s_[:32, -64:])):
         expected = tabulate_clahe(image[tile], 256.0)[image[corner]]
@@ -268,7 +268,7 @@ def test_clahe_works_tile_by_tile():
 def test_median(size_px):
     image = random_image()
     expected = np.median(windows_around(image, size_px, "edge"), axis=(2, 3))
-    np.testing.assert_array_equal(transforms.median(image, size_px=size_px), expected)
+    np.testing.assert_array_equal(steps.median(image, size_px=size_px), expected)
 
 
 @pytest.mark.parametrize("sigma_px", [0.7, 1.0, 2.5])
@@ -277,15 +277,15 @@ def test_gaussian(sigma_px):
     at = np.arange(-10, 11)
     weights = np.exp(-(at**2) / (2 * sigma_px**2))
     kernel = np.outer(weights, weights) / weights.sum() ** 2
-    blurred = transforms.gaussian(image, sigma_px=sigma_px)
+    blurred = steps.gaussian(image, sigma_px=sigma_px)
     np.testing.assert_allclose(blurred, correlate(image, kernel), atol=2, rtol=0)
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.5, 1.5])
 def test_unsharp_adds_the_difference_from_the_blurred_image(amount):
     image = random_image(low=50, high=200)
-    difference = image - transforms.gaussian(image, sigma_px=2.0).astype(float)
-    sharpened = transforms.unsharp(image, sigma_px=2.0, amount=amount)
+    difference = image - steps.gaussian(image, sigma_px=2.0).astype(float)
+    sharpened = steps.unsharp(image, sigma_px=2.0, amount=amount)
     np.testing.assert_allclose(sharpened, np.clip(image + amount * difference, 0, 255), atol=0.51, rtol=0)
 
 
@@ -294,27 +294,27 @@ def test_sobel_marks_a_step():
     image[:, 15:] = 140
     expected = np.zeros((20, 30))
     expected[:, 14:16] = 100
-    np.testing.assert_array_equal(transforms.sobel(image), expected)
-    np.testing.assert_array_equal(transforms.sobel(image.T), expected.T)
+    np.testing.assert_array_equal(steps.sobel(image), expected)
+    np.testing.assert_array_equal(steps.sobel(image.T), expected.T)
 
 
 def test_sobel_is_the_magnitude_of_the_gradient():
     image = random_image()
     kernel = np.outer([1, 2, 1], [-1, 0, 1])
     magnitude = np.hypot(correlate(image, kernel), correlate(image, kernel.T)) / 4
-    np.testing.assert_allclose(transforms.sobel(image), np.minimum(magnitude, 255), atol=1, rtol=0)
+    np.testing.assert_allclose(steps.sobel(image), np.minimum(magnitude, 255), atol=1, rtol=0)
 
 
 def test_canny_draws_a_thin_line_along_a_step():
     image = np.full((20, 30), 40, np.uint8)
     image[:, 15:] = 140
-    edges = transforms.canny(image, low=40, high=80)
+    edges = steps.canny(image, low=40, high=80)
     assert set(np.unique(edges)) == {0, 255}
     columns = np.flatnonzero(edges.any(axis=0))
     assert len(columns) == 1
     assert columns[0] in (14, 15)
     assert edges[:, columns[0]].all()
-    assert not transforms.canny(image, low=40, high=500).any()
+    assert not steps.canny(image, low=40, high=500).any()
 
 
 # Combos
@@ -359,7 +359,7 @@ def test_parameters_reach_their_step():
         Step("invert", {}),
     ]
     image = random_image(64, 64)
-    expected = 255 - transforms.gamma(transforms.resize(image[16:48, 16:48], size_px=32), gamma=2.0)
+    expected = 255 - steps.gamma(steps.resize(image[16:48, 16:48], size_px=32), gamma=2.0)
     np.testing.assert_array_equal(apply_steps(image, steps), expected)
 
 

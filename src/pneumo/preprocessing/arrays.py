@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from pneumo.base.artifacts import write_file
 from pneumo.data.decoding import decode_image
-from pneumo.domain.transforms import Image, Step, apply_steps
+from pneumo.preprocessing.steps import Image, Step, apply_steps
 
 # Rows in flight at a time: bounds memory, whatever the number of images.
 N_IN_FLIGHT = 256
