@@ -26,12 +26,12 @@ from pneumo.base.config import build, load_group
 from pneumo.base.labels import CLASS_FOLDERS
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.decoding import IMAGE_SUFFIXES
-from pneumo.domain.features import load_or_extract_features
-from pneumo.domain.networks import build_backbone, build_classifier
-from pneumo.domain.recipe import BACKBONES, Recipe, find_weights
-from pneumo.domain.training import TrainingData, fit_classifier
 from pneumo.preprocessing.arrays import write_images
 from pneumo.preprocessing.steps import parse_combo
+from pneumo.training.features import load_or_extract_features
+from pneumo.training.fit import TrainingData, fit_classifier
+from pneumo.training.networks import build_backbone, build_classifier
+from pneumo.training.recipe import BACKBONES, Recipe, find_weights
 
 PREPROCESS_INPUT = {
     "densenet121": keras.applications.densenet.preprocess_input,

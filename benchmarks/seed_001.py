@@ -26,12 +26,12 @@ from pneumo.base.config import build, load_group
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import scan_folder
-from pneumo.domain.features import load_or_extract_features
-from pneumo.domain.networks import Classifier, build_classifier, set_trainable
-from pneumo.domain.recipe import BACKBONES, Recipe, find_weights
-from pneumo.domain.training import Features, TrainingData, fit_classifier
 from pneumo.preprocessing.arrays import write_images
 from pneumo.preprocessing.steps import parse_combo
+from pneumo.training.features import load_or_extract_features
+from pneumo.training.fit import Features, TrainingData, fit_classifier
+from pneumo.training.networks import Classifier, build_classifier, set_trainable
+from pneumo.training.recipe import BACKBONES, Recipe, find_weights
 
 MODELS = ("seed_001_a", "seed_001_b", "seed_001_c", "seed_001_d", "seed_001_e", "seed_001_f")
 SIZE_PX = 128  # of seed_001

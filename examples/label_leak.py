@@ -29,10 +29,10 @@ from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.decoding import decode_image
 from pneumo.data.manifest import scan_folder
 from pneumo.data.split import assign_split, group_images
-from pneumo.domain.networks import build_classifier
-from pneumo.domain.recipe import Recipe
-from pneumo.domain.training import TrainingData, fit_classifier, predict_probabilities
 from pneumo.preprocessing.steps import Step, apply_steps
+from pneumo.training.fit import TrainingData, fit_classifier, predict_probabilities
+from pneumo.training.networks import build_classifier
+from pneumo.training.recipe import Recipe
 
 SIZE_PX = 56
 SHRINK = Step("resize", {"size_px": SIZE_PX})

@@ -25,9 +25,9 @@ from pneumo.base.config import Threshold, ThresholdMethod, build, load_group, lo
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.split import group_images
 from pneumo.domain.metrics import choose_threshold
-from pneumo.domain.recipe import Recipe
-from pneumo.domain.training import TrainingData, fit_classifier, predict_probabilities
 from pneumo.stages.train import Data, load_data
+from pneumo.training.fit import TrainingData, fit_classifier, predict_probabilities
+from pneumo.training.recipe import Recipe
 
 IntArray = npt.NDArray[np.int64]
 YOUDEN = Threshold(ThresholdMethod.youden)

@@ -12,7 +12,7 @@ from import_graph import ROOT
 from pneumo.base.config import Run, load_params
 from pneumo.base.errors import PneumoError
 from pneumo.cli import main
-from pneumo.domain.recipe import BACKBONES
+from pneumo.training.recipe import BACKBONES
 
 PARAMS = """\
 experiment: small

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from pneumo.domain import explanation
-from pneumo.domain.networks import build_classifier
-from pneumo.domain.recipe import Monitor, Network, Phase, Recipe, Weights
+from pneumo.training.networks import build_classifier
+from pneumo.training.recipe import Monitor, Network, Phase, Recipe, Weights
 
 SIZE_PX = 32
 

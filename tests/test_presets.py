@@ -12,7 +12,7 @@ import yaml
 
 from pneumo.base.config import build, load_group, load_params
 from pneumo.cli import main
-from pneumo.domain.recipe import BACKBONES, Recipe
+from pneumo.training.recipe import BACKBONES, Recipe
 from tiny_project import ROOT
 
 PRESETS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("seed_*.yaml"))
@@ -30,9 +30,9 @@ import numpy as np
 from pneumo.base.config import build, load_group
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.domain.bundle import Card, save_bundle
-from pneumo.domain.networks import build_classifier
-from pneumo.domain.recipe import Recipe
-from pneumo.domain.training import TrainingData, fit_classifier, predict_probabilities
+from pneumo.training.networks import build_classifier
+from pneumo.training.recipe import Recipe
+from pneumo.training.fit import TrainingData, fit_classifier, predict_probabilities
 
 make_deterministic()
 size_px, folder, recipes = int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])

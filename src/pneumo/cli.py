@@ -177,8 +177,8 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
     from pneumo.data.sources import load_source
-    from pneumo.domain.recipe import Recipe, find_weights
     from pneumo.preprocessing.steps import parse_combo
+    from pneumo.training.recipe import Recipe, find_weights
 
     params = load_params()
     for name, path in params.external.items():

@@ -7,10 +7,10 @@ from pneumo.base.config import Params, build, expect, load_group
 from pneumo.base.paths import learning_rate_dir
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.domain import figures
-from pneumo.domain.learning_rate import RateTest, suggest_rate
-from pneumo.domain.recipe import Recipe, Schedule
-from pneumo.domain.training import fit_classifier
 from pneumo.stages.train import load_data
+from pneumo.training.fit import fit_classifier
+from pneumo.training.rate_test import RateTest, suggest_rate
+from pneumo.training.recipe import Recipe, Schedule
 
 LOW, HIGH = 1e-6, 1.0
 N_STEPS = 200

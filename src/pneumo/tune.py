@@ -12,10 +12,11 @@ from pneumo.base.artifacts import write_folder, write_text
 from pneumo.base.config import CONF_PATH, Params, build, load_group
 from pneumo.base.paths import tuning_dir
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.domain import figures, tuning
-from pneumo.domain.recipe import Recipe
-from pneumo.domain.training import fit_classifier
+from pneumo.domain import figures
 from pneumo.stages.train import load_data
+from pneumo.training import search
+from pneumo.training.fit import fit_classifier
+from pneumo.training.recipe import Recipe
 
 TRAINING_SEED = 0  # the same for every trial, so that trials differ by their recipes alone
 
@@ -32,12 +33,12 @@ def run(params: Params, model: str, combo: str, url: str | None, seed: int) -> N
     """
     make_deterministic()
     base = load_group("model", model, params.models.get(model))
-    search = build(tuning.Search, load_group("tune", model), f"tune {model}")
+    settings = build(search.Search, load_group("tune", model), f"tune {model}")
     monitor = build(Recipe, base, f"model {model}").monitor
     data = load_data(params, combo)
 
     def objective(trial: optuna.Trial) -> float:
-        config = set_values(base, tuning.draw_values(trial, search.ranges))
+        config = set_values(base, search.draw_values(trial, settings.ranges))
         recipe = build(Recipe, config, f"tune {model}")
         keras.backend.clear_session()
         classifier = data.build_classifier(recipe, TRAINING_SEED)
@@ -61,9 +62,9 @@ def run(params: Params, model: str, combo: str, url: str | None, seed: int) -> N
 
     url = url or default_url(params.experiment)
     name = f"{params.experiment}/{combo}/{model}"
-    study = tuning.open_study(name, url, monitor.mode, search, seed)
-    tuning.run_trials(study, objective, lambda trial: print_progress(study, trial, search.n_trials))
-    write_results(study, search, base, params, model, combo)
+    study = search.open_study(name, url, monitor.mode, settings, seed)
+    search.run_trials(study, objective, lambda trial: print_progress(study, trial, settings.n_trials))
+    write_results(study, settings, base, params, model, combo)
 
 
 def score_history(history: pd.DataFrame, recipe: Recipe) -> float:
@@ -96,7 +97,7 @@ def set_values(base: DictConfig, values: dict[str, Any]) -> DictConfig:
 
 def print_progress(study: optuna.Study, trial: optuna.trial.FrozenTrial, n_trials: int) -> None:
     """Say how a trial ended, and how far the study is."""
-    finished = tuning.list_finished(study)
+    finished = search.list_finished(study)
     value = "pruned" if trial.state is optuna.trial.TrialState.PRUNED else f"{trial.value:.4f}"
     done = [each.value for each in finished if each.state is optuna.trial.TrialState.COMPLETE]
     best = f", best {study.best_value:.4f}" if done else ""
@@ -104,12 +105,12 @@ def print_progress(study: optuna.Study, trial: optuna.trial.FrozenTrial, n_trial
 
 
 def write_results(
-    study: optuna.Study, search: tuning.Search, base: DictConfig, params: Params, model: str, combo: str
+    study: optuna.Study, settings: search.Search, base: DictConfig, params: Params, model: str, combo: str
 ) -> None:
     """Write the best recipe, a table of all trials, and figures."""
-    table = tuning.tabulate_trials(study)
+    table = search.tabulate_trials(study)
     best = study.best_trial
-    recipe = set_values(base, tuning.read_values(best, search.ranges))
+    recipe = set_values(base, search.read_values(best, settings.ranges))
     path = CONF_PATH / "model" / f"{model}_tuned.yaml"
     title = str(load_group("data", params.source, params.data_overrides)["title"])
     write_text(
@@ -123,7 +124,7 @@ def write_results(
         heading = f"{title}\n{combo}/{model}, {len(table)} trials"
         score = str(recipe["monitor"])
         figures.save_figure(figures.plot_trials(table, score, heading), folder / "history.png")
-        importance = tuning.rank_parameters(study)
+        importance = search.rank_parameters(study)
         if len(importance):
             figures.save_figure(figures.plot_importance(importance, heading), folder / "importance.png")
     print(f"best: {best.value:.4f} with {best.params}; recipe in {path}, figures in {folder.parent / model}")

@@ -61,8 +61,8 @@ def predict_set(params: Params, combo: str, images: pd.DataFrame, folder: Path) 
     """Write the predictions of a combo's models, one <model>_<seed>.csv each, in predictions.csv's form."""
     # Keras takes seconds to load, and most experiments have no external set.
     from pneumo.domain.bundle import load_bundle
-    from pneumo.domain.training import predict_probabilities
     from pneumo.preprocessing.arrays import write_images
+    from pneumo.training.fit import predict_probabilities
 
     make_deterministic()
     y_true = number_classes(images, params.task)

@@ -16,18 +16,18 @@ from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import read_manifest
 from pneumo.domain.bundle import Card, save_bundle
-from pneumo.domain.features import load_or_extract_features
 from pneumo.domain.metrics import choose_threshold
-from pneumo.domain.networks import Classifier, build_classifier
 from pneumo.domain.predictions import (
     number_classes,
     select_scores,
     tabulate_predictions,
     write_predictions,
 )
-from pneumo.domain.recipe import Recipe
-from pneumo.domain.training import Features, TrainingData, fit_classifier, predict_probabilities
 from pneumo.preprocessing.steps import parse_combo
+from pneumo.training.features import load_or_extract_features
+from pneumo.training.fit import Features, TrainingData, fit_classifier, predict_probabilities
+from pneumo.training.networks import Classifier, build_classifier
+from pneumo.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.base.artifacts import hash_file, write_file
-from pneumo.domain.batches import ImageBatches
+from pneumo.training.batches import ImageBatches
 
 BATCH_SIZE = 32
 

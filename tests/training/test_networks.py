@@ -9,10 +9,21 @@ import numpy as np
 import pytest
 
 from pneumo.base.errors import PneumoError
-from pneumo.domain.batches import ImageBatches
 from pneumo.domain.bundle import Card, load_bundle, save_bundle
-from pneumo.domain.features import feature_key, load_or_extract_features
-from pneumo.domain.networks import (
+from pneumo.domain.predictor import Predictor
+from pneumo.preprocessing.steps import parse_combo
+from pneumo.training.batches import ImageBatches
+from pneumo.training.features import feature_key, load_or_extract_features
+from pneumo.training.fit import (
+    TrainingData,
+    balanced_weights,
+    build_optimizer,
+    encode_targets,
+    fit_classifier,
+    predict_probabilities,
+    repeat_smaller_classes,
+)
+from pneumo.training.networks import (
     Classifier,
     build_augmentation,
     build_backbone,
@@ -20,8 +31,7 @@ from pneumo.domain.networks import (
     build_scaling,
     set_trainable,
 )
-from pneumo.domain.predictor import Predictor
-from pneumo.domain.recipe import (
+from pneumo.training.recipe import (
     BACKBONES,
     STEMS,
     Augmentation,
@@ -33,16 +43,6 @@ from pneumo.domain.recipe import (
     Schedule,
     Weights,
 )
-from pneumo.domain.training import (
-    TrainingData,
-    balanced_weights,
-    build_optimizer,
-    encode_targets,
-    fit_classifier,
-    predict_probabilities,
-    repeat_smaller_classes,
-)
-from pneumo.preprocessing.steps import parse_combo
 
 SIZE_PX = 32
 SHAPE = (SIZE_PX, SIZE_PX, 1)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pneumo.domain.learning_rate import RateTest, smooth, suggest_rate
+from pneumo.training.rate_test import RateTest, smooth, suggest_rate
 
 
 def feed(losses, n_steps=9, n_batches=4):

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pneumo.domain.batches import ImageBatches
-from pneumo.domain.networks import Classifier, set_trainable
-from pneumo.domain.recipe import Optimizer, Phase, Recipe, Schedule
+from pneumo.training.batches import ImageBatches
+from pneumo.training.networks import Classifier, set_trainable
+from pneumo.training.recipe import Optimizer, Phase, Recipe, Schedule
 
 Features = npt.NDArray[np.float32]
 

@@ -16,9 +16,9 @@ import pytest
 from optuna.trial import TrialState
 
 from pneumo.base.errors import PneumoError
-from pneumo.domain import tuning
-from pneumo.domain.recipe import Monitor
-from pneumo.domain.tuning import Range, Search
+from pneumo.training import search
+from pneumo.training.recipe import Monitor
+from pneumo.training.search import Range, Search
 from pneumo.tune import score_history
 
 N_TRIALS = 6
@@ -34,13 +34,13 @@ TIMEOUT_S = 120  # a guard against hanging
 WORKER = """
 import sys, time
 from pathlib import Path
-from pneumo.domain import tuning
+from pneumo.training import search
 
 url, log, hangs = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "hangs"
-ranges = {"x": tuning.Range(low=0.0, high=1.0)}
+ranges = {"x": search.Range(low=0.0, high=1.0)}
 
 def objective(trial):
-    x = tuning.draw_values(trial, ranges)["x"]
+    x = search.draw_values(trial, ranges)["x"]
     with log.open("a") as file:
         file.write(f"begin {x:.6f}\\n")
     time.sleep(600 if hangs else 0.2)
@@ -48,14 +48,14 @@ def objective(trial):
         file.write(f"end {x:.6f}\\n")
     return x
 
-study = tuning.open_study("s", url, "max", tuning.Search(6, ranges), seed=0, heartbeat_s=1)
-tuning.run_trials(study, objective)
+study = search.open_study("s", url, "max", search.Search(6, ranges), seed=0, heartbeat_s=1)
+search.run_trials(study, objective)
 """
 
 
 def open_study(url, seed=0, **settings):
     search = Search(N_TRIALS, RANGES, **settings)
-    return tuning.open_study("study", url, "max", search, seed, heartbeat_s=1)
+    return search.open_study("study", url, "max", search, seed, heartbeat_s=1)
 
 
 @pytest.fixture
@@ -83,18 +83,18 @@ def test_values_are_of_the_kind_that_the_range_has(url):
     seen = []
 
     def objective(trial):
-        seen.append(tuning.draw_values(trial, RANGES))
+        seen.append(search.draw_values(trial, RANGES))
         return 1.0
 
     study = open_study(url)
-    tuning.run_trials(study, objective)
+    search.run_trials(study, objective)
     assert len(seen) == N_TRIALS
     for values in seen:
         assert values["network.units"] in ([], [8], [8, 4])
         assert 0 <= values["network.dropout"] <= 0.5
         assert values["phases.fit.epochs"] in range(1, 10)
         assert 1e-4 <= values["phases.fit.learning_rate"] <= 1e-2
-    assert [tuning.read_values(trial, RANGES) for trial in tuning.list_finished(study)] == seen
+    assert [search.read_values(trial, RANGES) for trial in search.list_finished(study)] == seen
 
 
 def draw_all(url, seed, stops_after=None):
@@ -103,17 +103,17 @@ def draw_all(url, seed, stops_after=None):
     def objective(trial):
         if stops_after is not None and trial.number >= stops_after and not continues:
             raise KeyboardInterrupt
-        return tuning.draw_values(trial, RANGES)["network.dropout"]
+        return search.draw_values(trial, RANGES)["network.dropout"]
 
     continues = False
     study = open_study(url, seed)
     try:
-        tuning.run_trials(study, objective)
+        search.run_trials(study, objective)
     except KeyboardInterrupt:
         continues = True
         study = open_study(url, seed)
-        tuning.run_trials(study, objective)
-    return [trial.params for trial in tuning.list_finished(study)]
+        search.run_trials(study, objective)
+    return [trial.params for trial in search.list_finished(study)]
 
 
 def test_the_same_seed_draws_the_same_another_seed_others(tmp_path):
@@ -134,17 +134,17 @@ def test_a_bad_trial_is_pruned(url):
 
     study = open_study(url, n_startup_trials=2, n_warmup_epochs=1)
     ended = []
-    tuning.run_trials(study, objective, ended.append)
+    search.run_trials(study, objective, ended.append)
     assert [trial.state for trial in ended] == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
-    table = tuning.tabulate_trials(study)
+    table = search.tabulate_trials(study)
     assert table["state"].tolist() == ["complete"] * 5 + ["pruned"]
-    assert tuning.rank_parameters(study) == {}
+    assert search.rank_parameters(study) == {}
 
 
 def test_the_parameter_that_matters_ranks_first(url):
     study = open_study(url)
-    tuning.run_trials(study, lambda trial: tuning.draw_values(trial, RANGES)["network.dropout"])
-    importance = tuning.rank_parameters(study)
+    search.run_trials(study, lambda trial: search.draw_values(trial, RANGES)["network.dropout"])
+    importance = search.rank_parameters(study)
     assert next(iter(importance)) == "network.dropout"
     assert sum(importance.values()) == pytest.approx(1)
 
@@ -155,10 +155,10 @@ def test_an_error_of_the_objective_is_shown_and_the_trial_comes_again(url):
 
     study = open_study(url)
     with pytest.raises(PneumoError, match="no such thing"):
-        tuning.run_trials(study, fail)
+        search.run_trials(study, fail)
     study = open_study(url)
-    tuning.run_trials(study, lambda _: 1.0)
-    assert len(tuning.list_finished(study)) == N_TRIALS
+    search.run_trials(study, lambda _: 1.0)
+    assert len(search.list_finished(study)) == N_TRIALS
 
 
 def test_a_database_that_is_not_there_is_named():
@@ -186,9 +186,9 @@ def test_a_place_filled_twice_is_run_once(url):
     study = open_study(url)
     study.enqueue_trial({}, user_attrs={"place": 0})  # as two workers do that open a study at the same moment
     ran = []
-    tuning.run_trials(study, lambda trial: ran.append(trial.number) or 1.0)
+    search.run_trials(study, lambda trial: ran.append(trial.number) or 1.0)
     assert ran == list(range(N_TRIALS))
-    assert len(tuning.list_finished(study)) == N_TRIALS
+    assert len(search.list_finished(study)) == N_TRIALS
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from pneumo.base.errors import PneumoError
-from pneumo.domain.recipe import (
+from pneumo.training.recipe import (
     BACKBONES,
     STEMS,
     Augmentation,
