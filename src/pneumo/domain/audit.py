@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pneumo.domain import statistics
+from pneumo.evaluation import resampling
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -324,9 +324,9 @@ def _score_classifier(
     if not _are_enough(y_true, patients):
         return _Area(float("nan"), float("nan"), float("nan"))
     positive = _predict_out_of_fold(classifier, features, y_true, patients)
-    drawn = statistics.draw_weights(patients.to_numpy(object), y_true, N_DRAWS, seed=0)
+    drawn = resampling.draw_weights(patients.to_numpy(object), y_true, N_DRAWS, seed=0)
     weights = np.vstack([np.ones(len(y_true)), drawn])
     probabilities = np.stack([1 - positive, positive], axis=1)
     y_pred = (positive >= 0.5).astype(np.int64)
-    areas = statistics.score_draws(y_true, probabilities, y_pred, weights)["roc_auc"]
-    return _Area(float(areas[0]), *statistics.find_interval(areas[1:]))
+    areas = resampling.score_draws(y_true, probabilities, y_pred, weights)["roc_auc"]
+    return _Area(float(areas[0]), *resampling.find_interval(areas[1:]))

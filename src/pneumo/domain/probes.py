@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pneumo.domain import regions, statistics
+from pneumo.domain import regions
+from pneumo.evaluation import resampling
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -63,15 +64,15 @@ def probe_views(
         `as_is`, which is no problem, and one Probe a view. To tell the classes apart without the thorax is a
         problem, and so is a fall by more than MARKED_FALL where only surroundings or markers are gone.
     """
-    weights = np.vstack([np.ones(len(y_true)), statistics.draw_weights(patients, y_true, N_DRAWS, seed=0)])
+    weights = np.vstack([np.ones(len(y_true)), resampling.draw_weights(patients, y_true, N_DRAWS, seed=0)])
     areas = {
-        name: statistics.score_draws(y_true, scores, scores.argmax(axis=1), weights)["roc_auc"]
+        name: resampling.score_draws(y_true, scores, scores.argmax(axis=1), weights)["roc_auc"]
         for name, scores in {"as_is": probabilities, **views}.items()
     }
     probes = []
     for name, drawn in areas.items():
-        low, high = statistics.find_interval(drawn[1:])
-        fall = statistics.find_interval(areas["as_is"][1:] - drawn[1:])
+        low, high = resampling.find_interval(drawn[1:])
+        fall = resampling.find_interval(areas["as_is"][1:] - drawn[1:])
         is_problem = low > SHORTCUT_AUC if name == "without_thorax" else fall[0] > MARKED_FALL
         probes.append(Probe(name, float(drawn[0]), low, high, bool(is_problem)))
     return probes

@@ -14,7 +14,7 @@ from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import read_manifest
 from pneumo.domain import explanation, figures, probes, regions
 from pneumo.domain.bundle import load_bundle
-from pneumo.domain.predictions import Scores, decide, read_predictions, select_scores
+from pneumo.evaluation.predictions import Scores, decide, read_predictions, select_scores
 
 N_EACH = 3  # images in each group of a gallery
 

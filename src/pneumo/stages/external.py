@@ -13,7 +13,7 @@ from pneumo.base.labels import CLASSES
 from pneumo.base.paths import external_dir, manifest_path
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import read_manifest, scan_class_folders
-from pneumo.domain.predictions import number_classes, tabulate_predictions, write_predictions
+from pneumo.evaluation.predictions import number_classes, tabulate_predictions, write_predictions
 
 
 def run(params: Params, combo: str) -> None:

@@ -16,8 +16,8 @@ from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import read_manifest
 from pneumo.domain.bundle import Card, save_bundle
-from pneumo.domain.metrics import choose_threshold
-from pneumo.domain.predictions import (
+from pneumo.evaluation.metrics import choose_threshold
+from pneumo.evaluation.predictions import (
     number_classes,
     select_scores,
     tabulate_predictions,

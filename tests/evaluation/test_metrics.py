@@ -5,7 +5,7 @@ import pytest
 
 from pneumo.base.config import Threshold, ThresholdMethod
 from pneumo.base.errors import PneumoError
-from pneumo.domain.metrics import (
+from pneumo.evaluation.metrics import (
     choose_threshold,
     count_confusion,
     score_binary,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pneumo.domain import metrics, statistics
+from pneumo.evaluation import metrics, resampling
 
 METRICS = (
     "roc_auc",
@@ -95,7 +95,7 @@ def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> 
     return pd.DataFrame(rows).astype(dict.fromkeys(METRICS, float))  # None, an undefined metric, becomes nan
 
 
-def draw_scores(runs: Mapping[RunKey, Decided], n_draws: int = statistics.N_DRAWS) -> Draws:
+def draw_scores(runs: Mapping[RunKey, Decided], n_draws: int = resampling.N_DRAWS) -> Draws:
     """Score every run on the test set and on draws of its patients, the same draws for every run.
 
     Returns:
@@ -105,11 +105,11 @@ def draw_scores(runs: Mapping[RunKey, Decided], n_draws: int = statistics.N_DRAW
     weights = np.vstack(
         [
             np.ones(len(first.y_true)),
-            statistics.draw_weights(first.patients, first.y_true, n_draws, _SEED),
+            resampling.draw_weights(first.patients, first.y_true, n_draws, _SEED),
         ]
     )
     return {
-        key: statistics.score_draws(run.y_true, run.probabilities, run.y_pred, weights)
+        key: resampling.score_draws(run.y_true, run.probabilities, run.y_pred, weights)
         for key, run in runs.items()
     }
 
@@ -142,7 +142,7 @@ def add_run_intervals(runs: pd.DataFrame, draws: Draws) -> pd.DataFrame:
     keys = list(runs[["combo", "model", "seed"]].itertuples(index=False, name=None))
     return _add_bounds(
         runs,
-        {metric: [statistics.find_interval(draws[key][metric][1:]) for key in keys] for metric in METRICS},
+        {metric: [resampling.find_interval(draws[key][metric][1:]) for key in keys] for metric in METRICS},
     )
 
 
@@ -179,7 +179,7 @@ def compare_combos(runs: Mapping[RunKey, Decided], draws: Draws) -> pd.DataFrame
     if not rows:
         return pd.DataFrame(columns=list(_COMPARISON_COLUMNS))
     table = pd.DataFrame(rows)
-    table["p_holm"] = statistics.correct_holm(table["p"].to_numpy(float))
+    table["p_holm"] = resampling.correct_holm(table["p"].to_numpy(float))
     strictest = SIGNIFICANCE / max(1, int(table["p"].notna().sum()))
     table["smallest_detectable"] = [result.smallest_detectable(strictest) for result in table.pop("result")]
     return table[list(_COMPARISON_COLUMNS)]
@@ -358,7 +358,7 @@ def _compare_under(model: str, runs: Mapping[RunKey, Decided], draws: Draws) -> 
         ]
         spread = _pool_pairs(differences, len(seeds))
         for (a, b, shared), values in zip(pairs, differences, strict=True):
-            result = statistics.compare_draws(values[:, 0], values[:, 1:], spread, _SEED)
+            result = resampling.compare_draws(values[:, 0], values[:, 1:], spread, _SEED)
             row = {"model": model, "combo_a": a, "combo_b": b, "metric": metric, "n_seeds": len(shared)}
             row |= {"difference": result.value, "low": result.low, "high": result.high, "p": result.p}
             row |= {"result": result, "p_delong": np.nan, "p_mcnemar": np.nan}
@@ -378,10 +378,10 @@ def _find_mean_intervals(draws: Draws, metric: str) -> dict[tuple[str, str], tup
     intervals = {}
     for model in dict.fromkeys(model for _, model in groups):
         of_model = {key: np.array(values) for key, values in groups.items() if key[1] == model}
-        spread = statistics.pool_seeds([values[:, 0] for values in of_model.values()])
+        spread = resampling.pool_seeds([values[:, 0] for values in of_model.values()])
         for key, values in of_model.items():
-            joined = statistics.join_seeds(values[:, 1:], spread, _SEED)
-            intervals[key] = statistics.find_interval(np.clip(joined, *_RANGES.get(metric, (0, 1))))
+            joined = resampling.join_seeds(values[:, 1:], spread, _SEED)
+            intervals[key] = resampling.find_interval(np.clip(joined, *_RANGES.get(metric, (0, 1))))
     return intervals
 
 
@@ -394,12 +394,12 @@ def _add_bounds(table: pd.DataFrame, intervals: dict[str, list[tuple[float, floa
     return pd.concat([table, pd.DataFrame(bounds, index=table.index)], axis=1)
 
 
-def _pool_pairs(differences: Sequence[npt.NDArray[np.float64]], n_combos: int) -> statistics.SeedSpread:
+def _pool_pairs(differences: Sequence[npt.NDArray[np.float64]], n_combos: int) -> resampling.SeedSpread:
     # With c combos there are c (c - 1) / 2 differences, but only c - 1 independent ones.
-    spread = statistics.pool_seeds([values[:, 0] for values in differences])
+    spread = resampling.pool_seeds([values[:, 0] for values in differences])
     if spread.degrees_of_freedom == 0:
         return spread
-    return statistics.SeedSpread(spread.variance, max(1, round(spread.degrees_of_freedom * 2 / n_combos)))
+    return resampling.SeedSpread(spread.variance, max(1, round(spread.degrees_of_freedom * 2 / n_combos)))
 
 
 def _compare_rankings(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
@@ -407,14 +407,14 @@ def _compare_rankings(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> f
     if runs_a[0].probabilities.shape[1] > 2 or len(np.unique(y_true)) < 2:
         return float("nan")
     scores = (np.array([run.probabilities[:, 1] for run in runs]) for runs in (runs_a, runs_b))
-    return statistics.compare_rankings(y_true, *scores)[2]
+    return resampling.compare_rankings(y_true, *scores)[2]
 
 
 def _compare_majorities(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
     correct = (
         np.mean([run.y_pred == run.y_true for run in runs], axis=0) >= 0.5 for runs in (runs_a, runs_b)
     )
-    return statistics.compare_decisions(*correct)
+    return resampling.compare_decisions(*correct)
 
 
 def _say(difference: float, p: float, reference: str, n_seeds: int) -> str:

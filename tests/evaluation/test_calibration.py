@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pneumo.domain.calibration import (
+from pneumo.evaluation.calibration import (
     bin_scores,
     fit_temperature,
     scale_temperature,
@@ -12,7 +12,7 @@ from pneumo.domain.calibration import (
     split_brier,
     tabulate_net_benefit,
 )
-from pneumo.domain.metrics import score_binary
+from pneumo.evaluation.metrics import score_binary
 
 Y_TRUE = np.array([0, 0, 1, 0, 1, 1, 0, 1])
 Y_SCORE = np.array([0.1, 0.1, 0.1, 0.1, 0.8, 0.8, 0.8, 0.8])

@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pneumo.base.labels import CLASSES, Task
-from pneumo.domain.comparison import (
+from pneumo.domain.report import Report, write_report
+from pneumo.evaluation.comparison import (
     METRICS,
     SUMMARY_METRICS,
     Decided,
@@ -28,15 +29,14 @@ from pneumo.domain.comparison import (
     tabulate_classes,
     tabulate_runs,
 )
-from pneumo.domain.metrics import score_binary, tabulate_roc
-from pneumo.domain.predictions import (
+from pneumo.evaluation.metrics import score_binary, tabulate_roc
+from pneumo.evaluation.predictions import (
     number_classes,
     read_predictions,
     select_scores,
     tabulate_predictions,
     write_predictions,
 )
-from pneumo.domain.report import Report, write_report
 
 
 def result(val_roc_auc=0.9, at_half=True, **test):
