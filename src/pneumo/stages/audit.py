@@ -7,12 +7,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
+from pneumo.audit import data_checks
 from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import audit_dir, manifest_path
 from pneumo.data.manifest import read_manifest
-from pneumo.domain import audit
 from pneumo.preprocessing.arrays import write_images
 from pneumo.preprocessing.steps import parse_combo
 
@@ -28,16 +28,16 @@ def run(params: Params) -> None:
         images = np.load(path)[..., 0]
     is_train = manifest["split"].isin(["train", "val"]).to_numpy()
     train, train_images = manifest[is_train], images[is_train]
-    copies = audit.find_copies(manifest, images)
-    doubtful = audit.find_doubtful_labels(train, train_images)
+    copies = data_checks.find_copies(manifest, images)
+    doubtful = data_checks.find_doubtful_labels(train, train_images)
     findings = [
-        audit.check_metadata(train),
-        audit.check_border(train, train_images),
-        audit.check_brightness(train, train_images),
-        audit.check_thumbnail(train, train_images),
-        *(audit.check_shift(manifest, images, label) for label in CLASSES[Task.binary]),
-        audit.judge_copies(manifest, copies),
-        audit.judge_labels(len(train), doubtful),
+        data_checks.check_metadata(train),
+        data_checks.check_border(train, train_images),
+        data_checks.check_brightness(train, train_images),
+        data_checks.check_thumbnail(train, train_images),
+        *(data_checks.check_shift(manifest, images, label) for label in CLASSES[Task.binary]),
+        data_checks.judge_copies(manifest, copies),
+        data_checks.judge_labels(len(train), doubtful),
     ]
     tables = {
         "findings": pd.DataFrame([asdict(finding) for finding in findings]),

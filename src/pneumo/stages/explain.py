@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pneumo.audit import attribution, probes, regions
 from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params, Run, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import explanations_dir, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import read_manifest
-from pneumo.domain import explanation, figures, probes, regions
+from pneumo.domain import figures
 from pneumo.domain.bundle import load_bundle
 from pneumo.evaluation.predictions import Scores, decide, read_predictions, select_scores
 
@@ -43,7 +44,7 @@ def run(params: Params, combo: str) -> None:
 
 
 def explain_run(
-    run: Run, test: pd.DataFrame, images: explanation.Images, title: str, folder: Path
+    run: Run, test: pd.DataFrame, images: attribution.Images, title: str, folder: Path
 ) -> dict[str, pd.DataFrame]:
     """Draw a run's gallery and return the tables `probes` and `gallery`.
 
@@ -55,22 +56,22 @@ def explain_run(
         folder: where <model>_<seed>.png goes.
     """
     model, card = load_bundle(run.model_dir / "model.keras")
-    scorer = explanation.open_classifier(model)
+    scorer = attribution.open_classifier(model)
     scores = select_scores(test, "test")
     y_pred = decide(scores.probabilities, card.threshold)
     margins = probes.find_margins(scores.probabilities, card.threshold)
     groups = probes.select_gallery(scores.y_true, y_pred, margins, scores.patients, N_EACH)
     rows = np.concatenate(list(groups.values()))
-    maps = explanation.draw_maps(scorer, images[rows], y_pred[rows])
+    maps = attribution.draw_maps(scorer, images[rows], y_pred[rows])
     attention = next(iter(maps.values()))
     found = probes.probe_views(
-        scores.y_true, scores.patients, *explanation.score_views(scorer, images, probes.VIEWS)
+        scores.y_true, scores.patients, *attribution.score_views(scorer, images, probes.VIEWS)
     )
-    explanation.shuffle_weights(scorer, seed=0)
-    shuffled = explanation.draw_first_map(scorer, images[rows], y_pred[rows])
+    attribution.shuffle_weights(scorer, seed=0)
+    shuffled = attribution.draw_first_map(scorer, images[rows], y_pred[rows])
     found += [
         probes.probe_attention(attention),
-        probes.probe_maps(explanation.correlate_maps(attention, shuffled)),
+        probes.probe_maps(attribution.correlate_maps(attention, shuffled)),
     ]
     shown = tabulate_gallery(test, scores, y_pred, groups)
     shown["attention_outside"] = [regions.score_outside(each) for each in attention]
@@ -85,7 +86,7 @@ def explain_run(
 
 
 def tabulate_gallery(
-    test: pd.DataFrame, scores: Scores, y_pred: explanation.IntArray, groups: dict[str, explanation.IntArray]
+    test: pd.DataFrame, scores: Scores, y_pred: attribution.IntArray, groups: dict[str, attribution.IntArray]
 ) -> pd.DataFrame:
     """Return the images of a gallery: `group`, `id`, `actual`, `predicted`, `probability` of that class."""
     classes = np.array(scores.classes)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pneumo.domain import probes
+from pneumo.audit import probes
 
 N = 300
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pneumo.domain import audit
+from pneumo.audit import data_checks
 
 N = 300
 SIZE_PX = 32
@@ -45,11 +45,11 @@ def find_rows(manifest, split):
 @pytest.mark.parametrize(
     "check",
     [
-        lambda manifest, _: audit.check_metadata(manifest),
-        audit.check_border,
-        audit.check_brightness,
-        audit.check_thumbnail,
-        lambda manifest, images: audit.check_shift(manifest, images, "pneumonia"),
+        lambda manifest, _: data_checks.check_metadata(manifest),
+        data_checks.check_border,
+        data_checks.check_brightness,
+        data_checks.check_thumbnail,
+        lambda manifest, images: data_checks.check_shift(manifest, images, "pneumonia"),
     ],
 )
 def test_classifiers_find_nothing_in_noise(check):
@@ -62,7 +62,7 @@ def test_classifiers_find_nothing_in_noise(check):
 def test_the_shape_of_files_is_found():
     manifest = make_manifest()
     manifest.loc[is_pneumonia(manifest), "width"] += 900
-    finding = audit.check_metadata(manifest)
+    finding = data_checks.check_metadata(manifest)
     assert finding.is_problem
     assert finding.value > 0.8
     assert "aspect ratio" in finding.text
@@ -71,21 +71,24 @@ def test_the_shape_of_files_is_found():
 def test_the_colour_mode_is_found():
     manifest = make_manifest()
     manifest.loc[is_pneumonia(manifest), "mode"] = "RGB"
-    assert audit.check_metadata(manifest).value > 0.95
+    assert data_checks.check_metadata(manifest).value > 0.95
 
 
 def test_a_mark_at_the_border_is_found_and_one_in_the_middle_is_not():
     manifest, images = make_manifest(), make_images()
     images[is_pneumonia(manifest), 12:20, 12:20] = 255
-    assert not audit.check_border(manifest, images).is_problem
+    assert not data_checks.check_border(manifest, images).is_problem
     images[is_pneumonia(manifest), :2, 20:26] = 255
-    assert audit.check_border(manifest, images).is_problem
+    assert data_checks.check_border(manifest, images).is_problem
 
 
 def test_brightness_that_goes_with_the_class_is_found():
     manifest, images = make_manifest(), make_images()
     images[is_pneumonia(manifest)] += 30
-    for finding in (audit.check_brightness(manifest, images), audit.check_thumbnail(manifest, images)):
+    for finding in (
+        data_checks.check_brightness(manifest, images),
+        data_checks.check_thumbnail(manifest, images),
+    ):
         assert finding.is_problem
         assert finding.value > 0.95
 
@@ -93,62 +96,62 @@ def test_brightness_that_goes_with_the_class_is_found():
 def test_a_difference_between_training_and_test_images_is_found_in_its_class():
     manifest, images = make_manifest(), make_images()
     images[~is_pneumonia(manifest) & (manifest["split"] == "test").to_numpy(), :8] += 40
-    assert audit.check_shift(manifest, images, "normal").is_problem
-    assert not audit.check_shift(manifest, images, "pneumonia").is_problem
+    assert data_checks.check_shift(manifest, images, "normal").is_problem
+    assert not data_checks.check_shift(manifest, images, "pneumonia").is_problem
 
 
 class TestCopies:
     def test_none(self):
         manifest = make_manifest()
-        copies = audit.find_copies(manifest, make_images())
+        copies = data_checks.find_copies(manifest, make_images())
         assert len(copies) == 0
-        finding = audit.judge_copies(manifest, copies)
+        finding = data_checks.judge_copies(manifest, copies)
         assert (finding.value, finding.is_problem) == (0, False)
 
     def test_a_nearly_identical_picture_on_the_other_side(self):
         manifest, images = make_manifest(), make_images()
         test, train = find_rows(manifest, "test")[3], find_rows(manifest, "train")[7]
         images[test] = np.clip(images[train] * 0.9 + 7, 0, 255)
-        copies = audit.find_copies(manifest, images)
+        copies = data_checks.find_copies(manifest, images)
         assert copies[["test_id", "other_id"]].to_numpy().tolist() == [
             [f"train/{test}.jpeg", f"train/{train}.jpeg"]
         ]
-        assert audit.judge_copies(manifest, copies).is_problem
+        assert data_checks.judge_copies(manifest, copies).is_problem
 
     def test_the_same_picture_twice_on_one_side_is_no_matter(self):
         manifest, images = make_manifest(), make_images()
         first, second = find_rows(manifest, "test")[:2]
         images[first] = images[second]
-        assert len(audit.find_copies(manifest, images)) == 0
+        assert len(data_checks.find_copies(manifest, images)) == 0
 
     @pytest.mark.parametrize("key", ["patient", "sha256"])
     def test_a_patient_or_file_on_both_sides(self, key):
         manifest = make_manifest()
         test, train = find_rows(manifest, "test")[0], find_rows(manifest, "train")[0]
         manifest.loc[test, key] = manifest.loc[train, key]
-        finding = audit.judge_copies(manifest, audit.find_copies(manifest, make_images()))
+        finding = data_checks.judge_copies(manifest, data_checks.find_copies(manifest, make_images()))
         assert (finding.value, finding.is_problem) == (1, True)
 
 
 def test_too_few_patients_are_not_judged():
     manifest, images = make_manifest(48), make_images(48)
     images[is_pneumonia(manifest), :2] = 255
-    finding = audit.check_border(manifest, images)
+    finding = data_checks.check_border(manifest, images)
     assert np.isnan(finding.value)
     assert not finding.is_problem
     assert finding.text.startswith("Not known")
-    assert len(audit.find_doubtful_labels(manifest, images)) == 0
+    assert len(data_checks.find_doubtful_labels(manifest, images)) == 0
 
 
 def test_labels_that_were_swapped_are_found():
     n = 1200
     manifest, images = make_manifest(n), make_images(n) // 2
     images[is_pneumonia(manifest), 8:24, 8:24] += 100
-    assert not audit.judge_labels(n, audit.find_doubtful_labels(manifest, images)).is_problem
+    assert not data_checks.judge_labels(n, data_checks.find_doubtful_labels(manifest, images)).is_problem
     swapped = [30, 31, 100, 201, 500, 700, 800, 900]
     others = {"normal": "pneumonia", "pneumonia": "normal"}
     manifest.loc[swapped, "label"] = manifest.loc[swapped, "label"].map(others)
-    doubtful = audit.find_doubtful_labels(manifest, images)
+    doubtful = data_checks.find_doubtful_labels(manifest, images)
     assert {f"train/{i}.jpeg" for i in swapped} >= set(doubtful["id"])
     assert len(doubtful) >= 7
-    assert audit.judge_labels(n, doubtful).is_problem
+    assert data_checks.judge_labels(n, doubtful).is_problem

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumo.domain import explanation
+from pneumo.audit import attribution
 from pneumo.training.networks import build_classifier
 from pneumo.training.recipe import Monitor, Network, Phase, Recipe, Weights
 
@@ -61,9 +61,9 @@ def test_scores_are_what_probabilities_are_made_of(name, n_classes):
     model = build(name, n_classes, **NETWORKS[name])
     images = make_images()
     probabilities = model.predict(images, verbose=0)
-    scores = explanation.score_images(explanation.open_classifier(model), images)
+    scores = attribution.score_images(attribution.open_classifier(model), images)
     assert scores.shape == (3, n_classes)
-    found = explanation.find_probabilities(scores)
+    found = attribution.find_probabilities(scores)
     np.testing.assert_allclose(found[:, 1:] if n_classes == 2 else found, probabilities, atol=1e-5)
 
 
@@ -74,8 +74,8 @@ def find_peaks(maps):
 @pytest.mark.parametrize("method", ["Grad-CAM", "occlusion"])
 def test_maps_point_at_what_raises_the_score(method):
     images, places = make_spots()
-    scorer = explanation.open_classifier(build_spot_finder())
-    maps = explanation.draw_maps(scorer, images, np.ones(3, np.int64))[method]
+    scorer = attribution.open_classifier(build_spot_finder())
+    maps = attribution.draw_maps(scorer, images, np.ones(3, np.int64))[method]
     assert maps.shape == (3, SIZE_PX, SIZE_PX)
     for peak, place in zip(find_peaks(maps), places, strict=True):
         assert (np.subtract(peak, place) >= 0).all()
@@ -85,8 +85,8 @@ def test_maps_point_at_what_raises_the_score(method):
 @pytest.mark.parametrize("method", ["Grad-CAM", "occlusion"])
 def test_what_speaks_against_a_class_is_not_shown_for_it(method):
     images, places = make_spots()
-    scorer = explanation.open_classifier(build_spot_finder())
-    maps = explanation.draw_maps(scorer, images, np.zeros(3, np.int64))[method]
+    scorer = attribution.open_classifier(build_spot_finder())
+    maps = attribution.draw_maps(scorer, images, np.zeros(3, np.int64))[method]
     for each, (row, column) in zip(maps, places, strict=True):
         assert not each[row + 3 : row + 5, column + 3 : column + 5].any()
 
@@ -97,7 +97,7 @@ def test_gradients_agree_with_the_backend_s(name, n_classes):
     import tensorflow as tf
 
     size_px = 96  # of 32 px, the last feature maps of a MobileNet have one pixel
-    scorer = explanation.open_classifier(build(name, n_classes, size_px, **NETWORKS[name]))
+    scorer = attribution.open_classifier(build(name, n_classes, size_px, **NETWORKS[name]))
     images = make_images(2, size_px)
     classes = np.array([1, 0])
     rest = keras.Model(scorer.collapse.input, scorer.model.output)
@@ -109,53 +109,53 @@ def test_gradients_agree_with_the_backend_s(name, n_classes):
         chosen = tf.gather(scores, classes, batch_dims=1)
     weights = tape.gradient(chosen, maps).numpy().mean(axis=(1, 2))
     expected = np.maximum(np.einsum("nhwc,nc->nhw", maps.numpy(), weights), 0)
-    found = explanation.map_gradients(scorer, images, classes)
-    expected = explanation._enlarge(expected, size_px)
+    found = attribution.map_gradients(scorer, images, classes)
+    expected = attribution._enlarge(expected, size_px)
     assert found.any()
     # The scale of a map means nothing, and the quotient may step over a bend of the hidden layer's ReLU.
     np.testing.assert_allclose(found / found.max(), expected / expected.max(), atol=0.02)
 
 
 def test_a_network_without_convolutions_has_no_feature_maps():
-    scorer = explanation.open_classifier(build("dense", **NETWORKS["dense"]))
-    assert list(explanation.draw_maps(scorer, make_images(), np.zeros(3, np.int64))) == ["occlusion"]
+    scorer = attribution.open_classifier(build("dense", **NETWORKS["dense"]))
+    assert list(attribution.draw_maps(scorer, make_images(), np.zeros(3, np.int64))) == ["occlusion"]
 
 
 def test_maps_change_when_the_weights_are_shuffled():
     images, _ = make_spots()
-    scorer = explanation.open_classifier(build("cnn", **NETWORKS["cnn"]))
+    scorer = attribution.open_classifier(build("cnn", **NETWORKS["cnn"]))
     classes = np.ones(3, np.int64)
-    before = explanation.draw_maps(scorer, images, classes)
-    again = explanation.draw_maps(scorer, images, classes)
+    before = attribution.draw_maps(scorer, images, classes)
+    again = attribution.draw_maps(scorer, images, classes)
     values = [np.sort(weights, axis=None) for weights in scorer.model.get_weights()]
-    explanation.shuffle_weights(scorer, seed=1)
-    after = explanation.draw_maps(scorer, images, classes)
+    attribution.shuffle_weights(scorer, seed=1)
+    after = attribution.draw_maps(scorer, images, classes)
     for name, maps in before.items():
-        assert explanation.correlate_maps(maps, again[name]) == pytest.approx(1)
-        assert explanation.correlate_maps(maps, after[name]) < 0.9
+        assert attribution.correlate_maps(maps, again[name]) == pytest.approx(1)
+        assert attribution.correlate_maps(maps, after[name]) < 0.9
     for old, new in zip(values, scorer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, np.sort(new, axis=None))
 
 
 @pytest.mark.parametrize("name", ["dense", "cnn"])
 def test_the_first_map_is_the_first_of_all(name):
-    scorer = explanation.open_classifier(build(name, **NETWORKS[name]))
+    scorer = attribution.open_classifier(build(name, **NETWORKS[name]))
     images, classes = make_images(), np.zeros(3, np.int64)
-    first = next(iter(explanation.draw_maps(scorer, images, classes).values()))
-    np.testing.assert_array_equal(explanation.draw_first_map(scorer, images, classes), first)
+    first = next(iter(attribution.draw_maps(scorer, images, classes).values()))
+    np.testing.assert_array_equal(attribution.draw_first_map(scorer, images, classes), first)
 
 
 def test_correlation_of_maps():
     maps = np.random.default_rng(0).random((2, 8, 8))
-    assert explanation.correlate_maps(maps, 3 * maps + 1) == pytest.approx(1)
-    assert explanation.correlate_maps(maps, -maps) == pytest.approx(-1)
-    assert explanation.correlate_maps(maps, np.zeros_like(maps)) == 0
+    assert attribution.correlate_maps(maps, 3 * maps + 1) == pytest.approx(1)
+    assert attribution.correlate_maps(maps, -maps) == pytest.approx(-1)
+    assert attribution.correlate_maps(maps, np.zeros_like(maps)) == 0
 
 
 def test_views_are_scored_each_on_its_own():
     images, _ = make_spots()
-    scorer = explanation.open_classifier(build_spot_finder())
-    as_is, views = explanation.score_views(
+    scorer = attribution.open_classifier(build_spot_finder())
+    as_is, views = attribution.score_views(
         scorer, images, {"same": lambda image: image, "dark": lambda image: image * 0}
     )
     np.testing.assert_array_equal(views["same"], as_is)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pneumo.domain import regions
+from pneumo.audit import regions
 from pneumo.evaluation import resampling
 
 FloatArray = npt.NDArray[np.float64]

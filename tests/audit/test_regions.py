@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pneumo.audit import regions
 from pneumo.data.phantom import CANVAS_PX, draw_thorax
-from pneumo.domain import regions
 
 SIZE_PX = 64
 
