@@ -6,7 +6,7 @@ from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params, build, expect, load_group
 from pneumo.base.paths import learning_rate_dir
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.domain import figures
+from pneumo.report import figures
 from pneumo.stages.train import load_data
 from pneumo.training.fit import fit_classifier
 from pneumo.training.rate_test import RateTest, suggest_rate

@@ -12,7 +12,7 @@ from pneumo.base.artifacts import write_folder, write_text
 from pneumo.base.config import CONF_PATH, Params, build, load_group
 from pneumo.base.paths import tuning_dir
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.domain import figures
+from pneumo.report import figures
 from pneumo.stages.train import load_data
 from pneumo.training import search
 from pneumo.training.fit import fit_classifier

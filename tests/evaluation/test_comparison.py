@@ -10,7 +10,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pneumo.base.labels import CLASSES, Task
-from pneumo.domain.report import Report, write_report
 from pneumo.evaluation.comparison import (
     METRICS,
     SUMMARY_METRICS,
@@ -37,6 +36,7 @@ from pneumo.evaluation.predictions import (
     tabulate_predictions,
     write_predictions,
 )
+from pneumo.report.page import Report, write_report
 
 
 def result(val_roc_auc=0.9, at_half=True, **test):

@@ -22,11 +22,11 @@ from pneumo.base.paths import (
     report_dir,
 )
 from pneumo.data.manifest import read_manifest
-from pneumo.domain import figures
-from pneumo.domain.report import Report, write_report
 from pneumo.evaluation import comparison
 from pneumo.evaluation.metrics import count_confusion
 from pneumo.evaluation.predictions import decide, read_predictions, select_scores
+from pneumo.report import figures
+from pneumo.report.page import Report, write_report
 
 N_CONTACT_IMAGES = 2
 VERSIONS = ("pneumo", "keras", "numpy", "opencv-python-headless", "scikit-learn")

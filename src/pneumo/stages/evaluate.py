@@ -9,9 +9,9 @@ import pandas as pd
 
 from pneumo.base.artifacts import write_folder, write_json
 from pneumo.base.config import Params, Run, Threshold, ThresholdMethod, load_group
-from pneumo.domain import figures
 from pneumo.evaluation import calibration, metrics
 from pneumo.evaluation.predictions import Scores, decide, read_predictions, select_scores
+from pneumo.report import figures
 
 
 def run(params: Params, run: Run) -> None:

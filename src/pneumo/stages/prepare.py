@@ -13,8 +13,8 @@ from pneumo.base.paths import exploration_dir, manifest_path, raw_dir
 from pneumo.data.decoding import decode_image
 from pneumo.data.manifest import COLUMNS, find_oddities, scan_folder
 from pneumo.data.split import assign_split, find_leaks, group_images
-from pneumo.domain import figures
 from pneumo.preprocessing.steps import resize
+from pneumo.report import figures
 
 N_SAMPLES = 8
 SAMPLE_SIZE_PX = 160

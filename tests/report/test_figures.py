@@ -5,7 +5,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.text import Text
 
-from pneumo.domain import figures
+from pneumo.report import figures
 
 TITLE = "Synthetic chest phantoms"
 MANIFEST = pd.DataFrame(
