@@ -204,9 +204,9 @@ def test_predict_prints_a_line_an_image(capsys, monkeypatch):
                 label=max(probabilities, key=probabilities.get), probabilities=probabilities
             )
 
-    fake = ModuleType("pneumo.domain.predictor")
+    fake = ModuleType("pneumo.prediction.predictor")
     fake.Predictor = FakePredictor
-    monkeypatch.setitem(sys.modules, "pneumo.domain.predictor", fake)
+    monkeypatch.setitem(sys.modules, "pneumo.prediction.predictor", fake)
     assert main(["predict", "model.keras", "a.jpeg", "b.jpeg"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "a.jpeg: normal  (normal 0.750  pneumonia 0.250)",

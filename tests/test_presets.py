@@ -29,7 +29,7 @@ import numpy as np
 
 from pneumo.base.config import build, load_group
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.domain.bundle import Card, save_bundle
+from pneumo.prediction.bundle import Card, save_bundle
 from pneumo.training.networks import build_classifier
 from pneumo.training.recipe import Recipe
 from pneumo.training.fit import TrainingData, fit_classifier, predict_probabilities

@@ -166,7 +166,7 @@ def _tune(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from pneumo.domain.predictor import Predictor
+    from pneumo.prediction.predictor import Predictor
 
     predictor = Predictor(options.model)
     for path in options.images:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pneumo.base.errors import PneumoError
-from pneumo.domain.bundle import Card, load_bundle, save_bundle
-from pneumo.domain.predictor import Predictor
+from pneumo.prediction.bundle import Card, load_bundle, save_bundle
+from pneumo.prediction.predictor import Predictor
 from pneumo.preprocessing.steps import parse_combo
 from pneumo.training.batches import ImageBatches
 from pneumo.training.features import feature_key, load_or_extract_features

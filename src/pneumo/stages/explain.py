@@ -13,8 +13,8 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.paths import explanations_dir, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import read_manifest
-from pneumo.domain.bundle import load_bundle
 from pneumo.evaluation.predictions import Scores, decide, read_predictions, select_scores
+from pneumo.prediction.bundle import load_bundle
 from pneumo.report import figures
 
 N_EACH = 3  # images in each group of a gallery

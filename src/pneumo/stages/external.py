@@ -60,7 +60,7 @@ def scan_external(name: str, path: Path, learnt: pd.Series) -> tuple[pd.DataFram
 def predict_set(params: Params, combo: str, images: pd.DataFrame, folder: Path) -> None:
     """Write the predictions of a combo's models, one <model>_<seed>.csv each, in predictions.csv's form."""
     # Keras takes seconds to load, and most experiments have no external set.
-    from pneumo.domain.bundle import load_bundle
+    from pneumo.prediction.bundle import load_bundle
     from pneumo.preprocessing.arrays import write_images
     from pneumo.training.fit import predict_probabilities
 

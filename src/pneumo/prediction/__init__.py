@@ -1,0 +1,4 @@
+"""A trained model as one file, and in use.
+
+Nothing here trains or evaluates.
+"""
