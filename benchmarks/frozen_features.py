@@ -27,7 +27,7 @@ from pneumo.base.labels import CLASS_FOLDERS
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.decoding import IMAGE_SUFFIXES
 from pneumo.preprocessing.arrays import write_images
-from pneumo.preprocessing.steps import parse_combo
+from pneumo.preprocessing.combo import parse_combo
 from pneumo.training.features import load_or_extract_features
 from pneumo.training.fit import TrainingData, fit_classifier
 from pneumo.training.networks import build_backbone, build_classifier

@@ -20,7 +20,7 @@ import numpy as np
 from pneumo.base.artifacts import write_json
 from pneumo.data.decoding import IMAGE_SUFFIXES
 from pneumo.preprocessing.arrays import write_images
-from pneumo.preprocessing.steps import Step, parse_combo
+from pneumo.preprocessing.combo import Step, parse_combo
 
 IMAGE_SIZE_PX = 224
 COMBOS = {"raw": [], "clahe": ["clahe"], "crop_clahe": ["crop", "clahe"]}

@@ -27,7 +27,7 @@ from pneumo.base.labels import CLASSES, Task
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import scan_folder
 from pneumo.preprocessing.arrays import write_images
-from pneumo.preprocessing.steps import parse_combo
+from pneumo.preprocessing.combo import parse_combo
 from pneumo.training.features import load_or_extract_features
 from pneumo.training.fit import Features, TrainingData, fit_classifier
 from pneumo.training.networks import Classifier, build_classifier, set_trainable

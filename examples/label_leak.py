@@ -29,7 +29,7 @@ from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.decoding import decode_image
 from pneumo.data.manifest import scan_folder
 from pneumo.data.split import assign_split, group_images
-from pneumo.preprocessing.steps import Step, apply_steps
+from pneumo.preprocessing.combo import Step, apply_steps
 from pneumo.training.fit import TrainingData, fit_classifier, predict_probabilities
 from pneumo.training.networks import build_classifier
 from pneumo.training.recipe import Recipe

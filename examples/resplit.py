@@ -24,7 +24,7 @@ from pneumo.base.artifacts import write_json
 from pneumo.base.config import Threshold, ThresholdMethod, build, load_group, load_params
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.split import group_images
-from pneumo.evaluation.metrics import choose_threshold
+from pneumo.evaluation.thresholds import choose_threshold
 from pneumo.stages.train import Data, load_data
 from pneumo.training.fit import TrainingData, fit_classifier, predict_probabilities
 from pneumo.training.recipe import Recipe

@@ -8,6 +8,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "pneumo"
 
 
+def find_room(path: Path) -> str:
+    """Return the room that a file of pneumo lies in, or its own name where it lies in none."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
 def module_path(name: str) -> Path | None:
     """Return the file of a dotted module name, or None where it is no module of pneumo."""
     path = ROOT / "src" / Path(*name.split("."))
@@ -27,6 +32,12 @@ def imported_names(path: Path) -> frozenset[str]:
             assert node.level == 0, f"Expected absolute imports. Received: a relative one in {path}"
             names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
     return frozenset(names)
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms whose modules a file imports itself."""
+    names = {name for name in imported_names(path) if name.startswith("pneumo.")}
+    return {find_room(module) for name in names if (module := module_path(name)) is not None}
 
 
 def project_modules(path: Path) -> set[Path]:

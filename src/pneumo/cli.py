@@ -153,14 +153,14 @@ def _compare(options: argparse.Namespace) -> None:  # noqa: ARG001
 
 def _find_rate(options: argparse.Namespace) -> None:
     params = _load_for_combo(options)
-    from pneumo import find_rate
+    from pneumo.commands import find_rate
 
     find_rate.run(params, options.model, options.combo, options.phase)
 
 
 def _tune(options: argparse.Namespace) -> None:
     params = _load_for_combo(options)
-    from pneumo import tune
+    from pneumo.commands import tune
 
     tune.run(params, options.model, options.combo, options.storage, options.seed)
 
@@ -177,7 +177,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
     from pneumo.data.sources import load_source
-    from pneumo.preprocessing.steps import parse_combo
+    from pneumo.preprocessing.combo import parse_combo
     from pneumo.training.recipe import Recipe, find_weights
 
     params = load_params()

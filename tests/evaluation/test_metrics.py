@@ -6,7 +6,6 @@ import pytest
 from pneumo.base.config import Threshold, ThresholdMethod
 from pneumo.base.errors import PneumoError
 from pneumo.evaluation.metrics import (
-    choose_threshold,
     count_confusion,
     score_binary,
     score_classes,
@@ -15,6 +14,7 @@ from pneumo.evaluation.metrics import (
     tabulate_precision_recall,
     tabulate_roc,
 )
+from pneumo.evaluation.thresholds import choose_threshold
 
 CLASSES = ("normal", "bacterial", "viral")
 YOUDEN = Threshold(ThresholdMethod.youden)

@@ -6,7 +6,7 @@ import pytest
 
 from pneumo.base.errors import PneumoError
 from pneumo.preprocessing import steps
-from pneumo.preprocessing.steps import Step, apply_steps, parse_combo, step_names
+from pneumo.preprocessing.combo import Step, apply_steps, parse_combo, step_names
 
 NEEDED = {"gamma": {"gamma": 1.5}, "resize": {"size_px": 24}}
 GEOMETRIC = {"crop", "trim", "resize"}

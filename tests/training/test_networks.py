@@ -11,7 +11,8 @@ import pytest
 from pneumo.base.errors import PneumoError
 from pneumo.prediction.bundle import Card, load_bundle, save_bundle
 from pneumo.prediction.predictor import Predictor
-from pneumo.preprocessing.steps import parse_combo
+from pneumo.preprocessing.combo import parse_combo
+from pneumo.training.augmentation import build_augmentation
 from pneumo.training.batches import ImageBatches
 from pneumo.training.features import feature_key, load_or_extract_features
 from pneumo.training.fit import (
@@ -25,7 +26,6 @@ from pneumo.training.fit import (
 )
 from pneumo.training.networks import (
     Classifier,
-    build_augmentation,
     build_backbone,
     build_classifier,
     build_scaling,

@@ -19,7 +19,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.training import search
 from pneumo.training.recipe import Monitor
 from pneumo.training.search import Range, Search
-from pneumo.tune import score_history
+from pneumo.commands.tune import score_history
 
 N_TRIALS = 6
 RANGES = {

@@ -14,7 +14,7 @@ import keras
 
 from pneumo.base.artifacts import write_file
 from pneumo.base.errors import PneumoError
-from pneumo.preprocessing.steps import Step
+from pneumo.preprocessing.combo import Step
 
 CARD_NAME = "pneumo.json"
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)

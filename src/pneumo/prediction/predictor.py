@@ -6,7 +6,7 @@ from pathlib import Path
 from pneumo.base.errors import PneumoError
 from pneumo.data.decoding import UnreadableImageError, decode_image
 from pneumo.prediction.bundle import load_bundle
-from pneumo.preprocessing.steps import apply_steps
+from pneumo.preprocessing.combo import apply_steps
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from pneumo.base.artifacts import write_file
 from pneumo.data.decoding import decode_image
-from pneumo.preprocessing.steps import Image, Step, apply_steps
+from pneumo.preprocessing.combo import Step, apply_steps
+from pneumo.preprocessing.steps import Image
 
 # Rows in flight at a time: bounds memory, whatever the number of images.
 N_IN_FLIGHT = 256

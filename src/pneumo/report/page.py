@@ -66,7 +66,7 @@ def write_report(report: Report, path: Path) -> None:
         path: of the page.
     """
     environment = Environment(
-        loader=PackageLoader("pneumo"),
+        loader=PackageLoader("pneumo.report"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,

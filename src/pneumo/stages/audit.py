@@ -14,7 +14,7 @@ from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import audit_dir, manifest_path
 from pneumo.data.manifest import read_manifest
 from pneumo.preprocessing.arrays import write_images
-from pneumo.preprocessing.steps import parse_combo
+from pneumo.preprocessing.combo import parse_combo
 
 SIZE_PX = 64
 

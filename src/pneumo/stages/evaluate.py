@@ -9,7 +9,7 @@ import pandas as pd
 
 from pneumo.base.artifacts import write_folder, write_json
 from pneumo.base.config import Params, Run, Threshold, ThresholdMethod, load_group
-from pneumo.evaluation import calibration, metrics
+from pneumo.evaluation import calibration, metrics, thresholds
 from pneumo.evaluation.predictions import Scores, decide, read_predictions, select_scores
 from pneumo.report import figures
 
@@ -20,7 +20,7 @@ def run(params: Params, run: Run) -> None:
     table = read_predictions(run.model_dir / "predictions.csv")
     val, test = select_scores(table, "val"), select_scores(table, "test")
     if len(test.classes) == 2:
-        threshold = metrics.choose_threshold(val.y_true, val.probabilities[:, 1], params.threshold)
+        threshold = thresholds.choose_threshold(val.y_true, val.probabilities[:, 1], params.threshold)
         y_pred = decide(test.probabilities, threshold)
         scores: dict[str, Any] = {
             "threshold": threshold,
@@ -92,7 +92,7 @@ def tabulate_operating_points(val: Scores, test: Scores, threshold: Threshold) -
         `specificity`, `precision`, `npv`; the last row is 0.5, which nobody chose.
     """
     chosen = {
-        method.value: metrics.choose_threshold(
+        method.value: thresholds.choose_threshold(
             val.y_true, val.probabilities[:, 1], replace(threshold, method=method)
         )
         for method in ThresholdMethod

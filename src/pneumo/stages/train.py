@@ -15,15 +15,15 @@ from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.manifest import read_manifest
-from pneumo.evaluation.metrics import choose_threshold
 from pneumo.evaluation.predictions import (
     number_classes,
     select_scores,
     tabulate_predictions,
     write_predictions,
 )
+from pneumo.evaluation.thresholds import choose_threshold
 from pneumo.prediction.bundle import Card, save_bundle
-from pneumo.preprocessing.steps import parse_combo
+from pneumo.preprocessing.combo import parse_combo
 from pneumo.training.features import load_or_extract_features
 from pneumo.training.fit import Features, TrainingData, fit_classifier, predict_probabilities
 from pneumo.training.networks import Classifier, build_classifier

@@ -21,7 +21,7 @@ from pneumo.base.config import (
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Task
 from pneumo.data.sources import load_source
-from pneumo.preprocessing.steps import parse_combo
+from pneumo.preprocessing.combo import parse_combo
 from pneumo.training.recipe import BACKBONES, Monitor, Phase, Recipe, find_weights
 
 EXPERIMENT = """\

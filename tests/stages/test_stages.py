@@ -17,7 +17,7 @@ from pneumo.base.config import Run, build, load_group, load_params
 from pneumo.base.errors import PneumoError
 from pneumo.cli import main
 from pneumo.data.decoding import decode_image
-from pneumo.preprocessing.steps import apply_steps, parse_combo
+from pneumo.preprocessing.combo import apply_steps, parse_combo
 from pneumo.stages import audit, compare, download, evaluate, prepare, preprocess
 from pneumo.training.recipe import Recipe
 from tiny_project import PARAMS, ROOT

@@ -1,1 +1,0 @@
-"""Arrays and frames in, arrays and frames out: nothing here knows about stages or the command line."""
