@@ -6,7 +6,6 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-import pneumo.domain
 import pneumo.stages
 from import_graph import ROOT
 from pneumo.base.config import Run, load_params
