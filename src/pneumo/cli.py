@@ -1,36 +1,107 @@
-"""The command `pneumo`."""
+"""The command `pneumo`: what people and DVC type, one entry a command."""
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Callable, Collection
+import time
+import traceback
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from pneumo.base.config import Params, Run, build, load_group, load_params
+from pneumo.base.config import Params, Run, load_params
 from pneumo.base.errors import PneumoError
+from pneumo.base.messages import DEBUG_VARIABLE, hold_messages, quieten_tensorflow
+
+LOGS_DIR = Path("logs")
+COMBO = ("--combo", {"required": True, "help": "a key of combos in params.yaml"})
+MODEL = ("--model", {"required": True, "help": "a key of models in params.yaml"})
+SEED = ("--seed", {"required": True, "type": int, "help": "one of seeds in params.yaml"})
+RECIPE = ("recipe", {"help": "a recipe, a file of conf/model/"})
+
+# Name, module of src/pneumo with a function `run`, what it does, arguments. `run` is given params.yaml first,
+# then the arguments by name; combo, model and seed together become a Run.
+STAGES: list[tuple[str, str, list[Any]]] = [
+    ("check", "Check params.yaml, conf/, data and weights without running anything.", []),
+    ("download", "Fetch the images of data.source.", []),
+    ("prepare", "Check every file and divide the images into training, validation and test sets.", []),
+    ("audit", "Look for what a model could score with without seeing lungs.", []),
+    ("preprocess", "Apply a combo's steps to every image.", [COMBO]),
+    ("weights", "Name the ImageNet weights that a recipe starts from.", [MODEL]),
+    ("train", "Train one run and predict the validation and test images.", [COMBO, MODEL, SEED]),
+    ("evaluate", "Score one run's predictions.", [COMBO, MODEL, SEED]),
+    ("explain", "Ask a combo's models what they look at.", [COMBO]),
+    ("external", "Let a combo's models predict the external test sets.", [COMBO]),
+    ("compare", "Write the report over all runs.", []),
+]
+COMMANDS: list[tuple[str, str, list[Any]]] = [
+    (
+        "use",
+        "Make a ready experiment of conf/experiment/ the one in params.yaml; yours is kept beside it.",
+        [("experiment", {"help": "a file of conf/experiment/, without .yaml"})],
+    ),
+    (
+        "export",
+        "Put a trained model and what it needs to predict into one file.",
+        [
+            ("target", {"type": Path, "help": "the file to write, e.g. model.pneumo"}),
+            ("--run", {"dest": "run_name", "help": "combo/model/seed (default: the leaderboard's first)"}),
+        ],
+    ),
+    (
+        "predict",
+        "Classify image files with an exported model.",
+        [
+            ("model", {"type": Path, "help": "a file that pneumo export wrote"}),
+            ("images", {"type": Path, "nargs": "+", "help": "image files, or folders of them"}),
+        ],
+    ),
+    (
+        "tune",
+        "Search for a better recipe, on validation only; continues where it was stopped.",
+        [
+            RECIPE,
+            COMBO,
+            ("--seed", {"type": int, "default": 0, "help": "of the draws (default: 0)"}),
+            (
+                "--storage",
+                {"help": "URL of a database that workers share (default: SQLite in models/.tuning/)"},
+            ),
+        ],
+    ),
+    (
+        "find-rate",
+        "Raise the learning rate of a phase step by step and plot the loss.",
+        [RECIPE, COMBO, ("--phase", {"help": "of the recipe (default: its last)"})],
+    ),
+]
+WITHOUT_PARAMS = ("use", "predict")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 done, 1 something to mend (said in one line), 2 usage."""
-    options = _build_parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on the machine help nobody here
+    """Run one command and return the exit status: 0 done, 1 an error, said in one line, 2 wrong usage."""
+    options = vars(_build_parser().parse_args(arguments))
+    module, debug = options.pop("module"), options.pop("debug")
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    else:
+        quieten_tensorflow()
     try:
-        options.command(options)
+        _run(module, options)
     except PneumoError as error:
-        if options.debug:
+        if debug:
             raise
         print(f"pneumo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if options.debug:
+        if debug:
             raise
-        print(
-            f"pneumo: unexpected {type(error).__name__}: {' '.join(str(error).split())}. "
-            "Add --debug for the traceback.",
-            file=sys.stderr,
-        )
+        path = _write_traceback(module)
+        text = " ".join(str(error).split())
+        print(f"pneumo: unexpected {type(error).__name__}: {text} (traceback in {path})", file=sys.stderr)
         return 1
     return 0
 
@@ -38,183 +109,49 @@ def main(arguments: list[str] | None = None) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pneumo",
-        description="Stages of the pipeline that dvc.yaml describes. `dvc repro` runs those that are due.",
+        description="Experiments on chest X-rays. `dvc repro` runs the stages that are due; see README.md.",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's messages")
     commands = parser.add_subparsers(required=True, metavar="command")
-
-    def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
-        )
-        command.set_defaults(command=function)
-        return command
-
-    add("check", _check, "Check params.yaml, conf/, data and weights without running anything.")
-    add("download", _download, "Fetch the images of data.source.")
-    add("prepare", _prepare, "Check every file, carve out validation, draw what the data look like.")
-    preprocess = add("preprocess", _preprocess, "Apply a combo's steps to every image.")
-    preprocess.add_argument("--combo", required=True, help="a key of combos in params.yaml")
-    explain = add("explain", _explain, "Ask a combo's models what they look at.")
-    explain.add_argument("--combo", required=True, help="a key of combos in params.yaml")
-    external = add("external", _external, "Let a combo's models predict the external test sets.")
-    external.add_argument("--combo", required=True, help="a key of combos in params.yaml")
-    for name, function, text in (
-        ("train", _train, "Train one run and predict the validation and test images."),
-        ("evaluate", _evaluate, "Score one run's predictions."),
-    ):
-        command = add(name, function, text)
-        command.add_argument("--combo", required=True, help="a key of combos in params.yaml")
-        command.add_argument("--model", required=True, help="a key of models in params.yaml")
-        command.add_argument("--seed", required=True, type=int, help="one of seeds in params.yaml")
-    add("audit", _audit, "Look for what a model could score with without seeing lungs.")
-    add("compare", _compare, "Write the report over all runs.")
-    tune = add("tune", _tune, "Search for a better recipe, on validation only; goes on where it was stopped.")
-    tune.add_argument("model", help="a recipe of conf/model/ with ranges in conf/tune/")
-    tune.add_argument("--combo", required=True, help="a key of combos in params.yaml")
-    tune.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
-    tune.add_argument(
-        "--storage", help="URL of a database that workers share (default: an SQLite file in models/.tuning/)"
-    )
-    rate = add("find-rate", _find_rate, "Raise the learning rate of a phase step by step and plot the loss.")
-    rate.add_argument("model", help="a recipe of conf/model/")
-    rate.add_argument("--combo", required=True, help="a key of combos in params.yaml")
-    rate.add_argument("--phase", help="of the recipe (default: its last)")
-    predict = add("predict", _predict, "Classify image files with a trained model.")
-    predict.add_argument("model", type=Path, help="a model.keras that a run left")
-    predict.add_argument("images", type=Path, nargs="+", help="image files")
+    for room, entries in (("stages", STAGES), ("commands", COMMANDS)):
+        for name, text, arguments in entries:
+            command = commands.add_parser(name, help=text, description=text)
+            command.set_defaults(module=f"pneumo.{room}.{name.replace('-', '_')}")
+            command.add_argument(
+                "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            )
+            for argument, settings in arguments:
+                command.add_argument(argument, **settings)
     return parser
 
 
-# Stages are imported where they run: the command stays quick, and only those that need a network load Keras.
+def _run(module: str, options: dict[str, Any]) -> None:
+    if module.rpartition(".")[2] not in WITHOUT_PARAMS:
+        options = {"params": load_params()} | options
+        _check_keys(**options)
+        if {"combo", "model", "seed"} <= set(options):
+            keys = (options.pop(key) for key in ("combo", "model", "seed"))
+            options["run"] = Run(options["params"].experiment, *keys)
+    # Imported here, so that a command loads no more than it needs: Keras takes seconds.
+    with hold_messages():
+        command = importlib.import_module(module)
+    command.run(**options)
 
 
-def _download(options: argparse.Namespace) -> None:  # noqa: ARG001
-    from pneumo.stages import download
-
-    download.run(load_params())
-
-
-def _prepare(options: argparse.Namespace) -> None:  # noqa: ARG001
-    from pneumo.stages import prepare
-
-    prepare.run(load_params())
-
-
-def _preprocess(options: argparse.Namespace) -> None:
-    from pneumo.stages import preprocess
-
-    params = _load_for_combo(options)
-    preprocess.run(params, options.combo)
+def _check_keys(
+    params: Params, combo: str | None = None, model: str | None = None, seed: int | None = None, **_: Any
+) -> None:
+    known: list[tuple[str, object, Collection[object]]] = [("combo", combo, params.combos)]
+    if model is not None:
+        known += [("model", model, params.models), ("seed", seed, params.seeds)]
+    for name, value, keys in known:
+        if value is not None and value not in keys:
+            expected = ", ".join(map(str, keys))
+            raise PneumoError(f"--{name}: Expected one of params.yaml's: {expected}. Received: {value}")
 
 
-def _train(options: argparse.Namespace) -> None:
-    params = load_params()
-    run = _select_run(params, options)
-    from pneumo.stages import train
-
-    train.run(params, run)
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    params = load_params()
-    run = _select_run(params, options)
-    from pneumo.stages import evaluate
-
-    evaluate.run(params, run)
-
-
-def _explain(options: argparse.Namespace) -> None:
-    params = _load_for_combo(options)
-    from pneumo.stages import explain
-
-    explain.run(params, options.combo)
-
-
-def _external(options: argparse.Namespace) -> None:
-    params = _load_for_combo(options)
-    from pneumo.stages import external
-
-    external.run(params, options.combo)
-
-
-def _audit(options: argparse.Namespace) -> None:  # noqa: ARG001
-    from pneumo.stages import audit
-
-    audit.run(load_params())
-
-
-def _compare(options: argparse.Namespace) -> None:  # noqa: ARG001
-    from pneumo.stages import compare
-
-    compare.run(load_params())
-
-
-def _find_rate(options: argparse.Namespace) -> None:
-    params = _load_for_combo(options)
-    from pneumo.commands import find_rate
-
-    find_rate.run(params, options.model, options.combo, options.phase)
-
-
-def _tune(options: argparse.Namespace) -> None:
-    params = _load_for_combo(options)
-    from pneumo.commands import tune
-
-    tune.run(params, options.model, options.combo, options.storage, options.seed)
-
-
-def _predict(options: argparse.Namespace) -> None:
-    from pneumo.prediction.predictor import Predictor
-
-    predictor = Predictor(options.model)
-    for path in options.images:
-        prediction = predictor.predict(path)
-        probabilities = "  ".join(f"{name} {value:.3f}" for name, value in prediction.probabilities.items())
-        print(f"{path}: {prediction.label}  ({probabilities})")
-
-
-def _check(options: argparse.Namespace) -> None:  # noqa: ARG001
-    from pneumo.data.sources import load_source
-    from pneumo.preprocessing.combo import parse_combo
-    from pneumo.training.recipe import Recipe, find_weights
-
-    params = load_params()
-    for name, path in params.external.items():
-        if not Path(path).expanduser().is_dir():
-            raise PneumoError(f"external.{name}: Expected a folder. Received: {path}")
-    print(f"data: {load_source(params.source, params.data_overrides).title}")
-    for combo, steps in params.combos.items():
-        names = [step.name for step in parse_combo(combo, steps, params.image_size_px)]
-        print(f"combo {combo}: {' -> '.join(names)}")
-    for model, overrides in params.models.items():
-        network = build(Recipe, load_group("model", model, overrides), f"model {model}").network
-        weights = "random weights"
-        if network.pretrained:
-            weights = "ImageNet weights that Keras downloads"
-            if params.weights_dir:
-                weights = str(find_weights(network.pretrained, Path(params.weights_dir)))
-        print(f"model {model}: {network.name}, {weights}")
-    for name, path in params.external.items():
-        print(f"external test set {name}: {path}")
-    print(f"{len(params.runs)} runs, report in reports/{params.experiment}/")
-
-
-def _load_for_combo(options: argparse.Namespace) -> Params:
-    params = load_params()
-    _expect_key("combo", options.combo, params.combos)
-    return params
-
-
-def _select_run(params: Params, options: argparse.Namespace) -> Run:
-    _expect_key("combo", options.combo, params.combos)
-    _expect_key("model", options.model, params.models)
-    _expect_key("seed", options.seed, params.seeds)
-    return Run(params.experiment, options.combo, options.model, options.seed)
-
-
-def _expect_key(name: str, value: object, known: Collection[object]) -> None:
-    if value not in known:
-        keys = ", ".join(map(str, known))
-        raise PneumoError(f"--{name}: Expected one of params.yaml's: {keys}. Received: {value}")
+def _write_traceback(module: str) -> Path:
+    LOGS_DIR.mkdir(exist_ok=True)
+    path = LOGS_DIR / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{module.rpartition('.')[2]}.txt"
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path

@@ -122,8 +122,8 @@ def test_runs_stand_in_the_order_of_params(params_path):
     ]
     run = Run("demo", "clahe", "cnn", 7)
     assert run in runs
-    assert run.model_dir == Path("models/demo/clahe/cnn/7")
-    assert run.report_dir == Path("reports/demo/runs/clahe/cnn/7")
+    assert run_dir(run) == Path("models/demo/clahe/cnn/7")
+    assert run_report_dir(run) == Path("reports/demo/runs/clahe/cnn/7")
 
 
 def test_exponents_without_a_point_are_numbers(params_path):

@@ -6,15 +6,8 @@ import pytest
 
 from hostile import PROCESSED, QUARANTINED, jpeg, write_hostile_folder
 from pneumo.base.labels import Subtype
-from pneumo.data.manifest import (
-    COLUMNS,
-    REJECTED_NAME,
-    Name,
-    find_oddities,
-    parse_name,
-    read_manifest,
-    scan_folder,
-)
+from pneumo.base.tables import read_manifest
+from pneumo.data.manifest import COLUMNS, REJECTED_NAME, Name, find_oddities, parse_name, scan_folder
 from pneumo.data.split import find_leaks, group_images
 
 OUTSIDE = "README.md"  # of the splits; hostile.py leaves it out of what it expects

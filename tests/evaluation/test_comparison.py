@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pneumo.base.labels import CLASSES, Task
+from pneumo.base.tables import number_classes, read_predictions, tabulate_predictions, write_predictions
 from pneumo.evaluation.comparison import (
     METRICS,
     SUMMARY_METRICS,
@@ -29,13 +30,7 @@ from pneumo.evaluation.comparison import (
     tabulate_runs,
 )
 from pneumo.evaluation.metrics import score_binary, tabulate_roc
-from pneumo.evaluation.predictions import (
-    number_classes,
-    read_predictions,
-    select_scores,
-    tabulate_predictions,
-    write_predictions,
-)
+from pneumo.evaluation.predictions import select_scores
 from pneumo.report.page import Report, write_report
 
 

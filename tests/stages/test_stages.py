@@ -97,16 +97,16 @@ def tabulate(val, test):
 
 def write_run(run, predictions):
     """Write what `train` leaves of a run, but for the model itself."""
-    run.model_dir.mkdir(parents=True)
-    predictions.to_csv(run.model_dir / "predictions.csv", index=False)
-    (run.model_dir / "timing.json").write_text('{"train_s": 7.0, "n_epochs": 1}')
+    run_dir(run).mkdir(parents=True)
+    predictions.to_csv(run_dir(run) / "predictions.csv", index=False)
+    (run_dir(run) / "timing.json").write_text('{"train_s": 7.0, "n_epochs": 1}')
     history = {"phase": ["fit"], "epoch": [1], "loss": [0.7], "accuracy": [0.5], "auc": [0.5]}
     history |= {f"val_{name}": history[name] for name in ("loss", "accuracy", "auc")}
-    pd.DataFrame(history).to_csv(run.model_dir / "history.csv", index=False)
+    pd.DataFrame(history).to_csv(run_dir(run) / "history.csv", index=False)
 
 
 def read_metrics(run):
-    return json.loads((run.report_dir / "metrics.json").read_text())
+    return json.loads((run_report_dir(run) / "metrics.json").read_text())
 
 
 def make_printable(name):
@@ -300,7 +300,7 @@ class TestEvaluate:
         assert read_metrics(other)["test"]["accuracy"] == 1
         for key in ("temperature", "val"):
             assert read_metrics(run)[key] == read_metrics(other)[key]
-        points = [pd.read_csv(each.report_dir / "operating_points.csv") for each in (run, other)]
+        points = [pd.read_csv(run_report_dir(each) / "operating_points.csv") for each in (run, other)]
         on_val = ["method", "threshold", "sensitivity_val", "specificity_val"]
         pd.testing.assert_frame_equal(points[0][on_val], points[1][on_val])
         assert points[0]["method"].tolist() == ["youden", "sensitivity", "cost", "0.5"]
@@ -314,7 +314,7 @@ class TestEvaluate:
 
     def test_files(self, run):
         evaluate.run(load_params(), run)
-        confusion = pd.read_csv(run.report_dir / "confusion.csv")
+        confusion = pd.read_csv(run_report_dir(run) / "confusion.csv")
         counts = confusion.value_counts().to_dict()
         assert counts == {
             ("normal", "normal"): 3,
@@ -322,12 +322,12 @@ class TestEvaluate:
             ("pneumonia", "pneumonia"): 2,
             ("pneumonia", "normal"): 1,
         }
-        roc = pd.read_csv(run.report_dir / "roc.csv")
+        roc = pd.read_csv(run_report_dir(run) / "roc.csv")
         assert np.trapezoid(roc["sensitivity"], roc["false_positive_rate"]) == pytest.approx(
             10 / 12, abs=1e-4
         )
         assert set(roc["name"]) == {"pneumonia"}
-        assert {path.name for path in run.report_dir.iterdir()} == {
+        assert {path.name for path in run_report_dir(run).iterdir()} == {
             "metrics.json",
             "confusion.csv",
             "roc.csv",
@@ -346,7 +346,7 @@ class TestEvaluate:
     def test_twice_gives_the_same_bytes(self, run):
         def run_once():
             evaluate.run(load_params(), run)
-            return {path.name: path.read_bytes() for path in run.report_dir.iterdir()}
+            return {path.name: path.read_bytes() for path in run_report_dir(run).iterdir()}
 
         assert run_once() == run_once()
 
@@ -366,7 +366,7 @@ class TestEvaluate:
         assert result["test"]["accuracy"] == pytest.approx(6 / 7)
         assert result["test"]["per_class"]["viral"]["sensitivity"] == pytest.approx(2 / 3)
         assert result["test"]["per_class"]["bacterial"]["sensitivity"] == 1
-        assert set(pd.read_csv(run.report_dir / "roc.csv")["name"]) == {"normal", "bacterial", "viral"}
+        assert set(pd.read_csv(run_report_dir(run) / "roc.csv")["name"]) == {"normal", "bacterial", "viral"}
 
     @pytest.mark.usefixtures("workspace")
     def test_a_class_without_test_images_leaves_scores_undefined(self, capsys):

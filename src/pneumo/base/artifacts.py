@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,19 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write indented JSON, complete or not at all; not-a-number is refused, as JSON has no word for it."""
-    write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write indented JSON, complete or not at all.
+
+    Args:
+        target: the file.
+        value: of JSON's types; an Enum is written as its value. Not-a-number is refused.
+    """
+    write_text(target, json.dumps(value, indent=2, allow_nan=False, default=_encode_enum) + "\n")
+
+
+def _encode_enum(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"Expected a type of JSON's. Received: {type(value).__name__}")
 
 
 def read_json(path: Path) -> Any:

@@ -27,6 +27,7 @@ CONF_PATH = Path("conf")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Schema = TypeVar("Schema")
+RunKey = tuple[str, str, int]  # combo, model, seed
 
 
 class ThresholdMethod(Enum):
@@ -90,7 +91,9 @@ class Params:
         models: name of a recipe in conf/model/ -> overrides of what stands there.
         seeds: each combo x model is trained once for each.
         threshold: how the decision threshold is chosen.
-        weights_dir: folder with ImageNet weights, or null to let Keras download them.
+        prevalence: share of pneumonia among the children a model would be used on, in (0, 1); decision curves
+            are drawn for it.
+        weights_dir: folder with ImageNet weights; Keras downloads those that are not there.
         external: name -> folder of a further test set, with NORMAL and PNEUMONIA; nothing is chosen by it.
     """
 
@@ -103,7 +106,8 @@ class Params:
     models: dict[str, Any]
     seeds: list[int]
     threshold: Threshold
-    weights_dir: str | None
+    prevalence: float
+    weights_dir: str
     external: dict[str, str]
 
     def __post_init__(self) -> None:
@@ -117,6 +121,8 @@ class Params:
                 expect_name(key, name)
         for name in self.external:
             expect_name("external", name)
+        expect(0 < self.prevalence < 1, "prevalence", "a fraction in (0, 1)", self.prevalence)
+        expect(bool(self.weights_dir), "weights_dir", "a folder", self.weights_dir)
         for name, overrides in self.models.items():
             expect(
                 overrides is None or isinstance(overrides, dict),
@@ -154,7 +160,7 @@ class Params:
 
 @dataclass(frozen=True)
 class Run:
-    """One combo x model x seed of an experiment, and where its files lie."""
+    """One combo x model x seed of an experiment."""
 
     experiment: str
     combo: str
@@ -167,14 +173,9 @@ class Run:
         return f"{self.combo}/{self.model}/{self.seed}"
 
     @property
-    def model_dir(self) -> Path:
-        """Folder of model.keras, history.csv, predictions.csv and timing.json."""
-        return Path("models", self.experiment, self.combo, self.model, str(self.seed))
-
-    @property
-    def report_dir(self) -> Path:
-        """Folder of metrics.json, curves and figures."""
-        return Path("reports", self.experiment, "runs", self.combo, self.model, str(self.seed))
+    def key(self) -> RunKey:
+        """The run among those of its experiment."""
+        return self.combo, self.model, self.seed
 
 
 def expect(holds: bool, key: str, expected: str, received: object) -> None:
@@ -233,7 +234,7 @@ def load_group(group: str, name: str, overrides: Mapping[str, Any] | None = None
         raise PneumoError(f"Expected one of the files in {folder}/: {known}. Received: {name}")
     try:
         with initialize_config_dir(str(CONF_PATH.absolute()), version_base=None):
-            config = compose("config", overrides=[f"{group}={name}"])[group]
+            config = compose(overrides=[f"+{group}={name}"])[group]
     except (YAMLError, UnicodeError, HydraException) as error:
         raise PneumoError(f"{folder}/{name}.yaml: cannot be read: {_one_line(error)}") from error
     OmegaConf.set_struct(config, False)

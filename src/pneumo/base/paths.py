@@ -1,8 +1,11 @@
-"""Where the stages put what they make; run folders stand with `config.Run`."""
+"""Where the stages put what they make."""
 
 from pathlib import Path
 
+from pneumo.base.config import Run
+
 DATA_DIR = Path("data")
+MODELS_DIR = Path("models")
 FEATURE_CACHE_DIR = DATA_DIR / ".features"
 # In a source's raw folder: the files that `download` could not bring there, and why.
 REJECTED_NAME = "rejected.csv"
@@ -19,7 +22,7 @@ def manifest_path(source: str) -> Path:
 
 
 def exploration_dir(source: str) -> Path:
-    """Folder of the figures and lists that `prepare` makes of a source."""
+    """Folder of the lists and sample images that `prepare` makes of a source."""
     return DATA_DIR / source / "exploration"
 
 
@@ -28,9 +31,29 @@ def images_path(source: str, combo: str) -> Path:
     return DATA_DIR / source / combo / "images.npy"
 
 
-def audit_dir(experiment: str) -> Path:
-    """Folder of what `audit` found."""
-    return report_dir(experiment) / "audit"
+def audit_dir(source: str) -> Path:
+    """Folder of what `audit` found in a source's images."""
+    return DATA_DIR / source / "audit"
+
+
+def weights_record_path(model: str) -> Path:
+    """The file that says which ImageNet weights a recipe starts from."""
+    return MODELS_DIR / ".weights" / f"{model}.json"
+
+
+def run_dir(run: Run) -> Path:
+    """Folder of a run's model.keras, history.csv, predictions.csv and run.json."""
+    return MODELS_DIR / run.experiment / run.combo / run.model / str(run.seed)
+
+
+def run_seconds_path(run: Run) -> Path:
+    """The file that says how long training took; not in `run_dir`, which holds the same bytes each time."""
+    return MODELS_DIR / ".seconds" / run.experiment / run.combo / run.model / f"{run.seed}.json"
+
+
+def run_report_dir(run: Run) -> Path:
+    """Folder of a run's metrics.json and curves."""
+    return report_dir(run.experiment) / "runs" / run.combo / run.model / str(run.seed)
 
 
 def explanations_dir(experiment: str, combo: str) -> Path:

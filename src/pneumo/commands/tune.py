@@ -1,5 +1,8 @@
 """tune: a recipe and its ranges in conf/tune/ -> conf/model/<recipe>_tuned.yaml, chosen on validation."""
 
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,40 +11,40 @@ import optuna
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo.base.artifacts import write_folder, write_text
+from pneumo.base.artifacts import hash_file, write_folder, write_text
 from pneumo.base.config import CONF_PATH, Params, build, load_group
-from pneumo.base.paths import tuning_dir
+from pneumo.base.paths import images_path, manifest_path, tuning_dir
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.report import figures
-from pneumo.stages.train import load_data
 from pneumo.training import search
+from pneumo.training.dataset import load_dataset
 from pneumo.training.fit import fit_classifier
-from pneumo.training.recipe import Recipe
+from pneumo.training.recipe import Recipe, find_weights
 
 TRAINING_SEED = 0  # the same for every trial, so that trials differ by their recipes alone
 
 
-def run(params: Params, model: str, combo: str, url: str | None, seed: int) -> None:
+def run(params: Params, recipe: str, combo: str, storage: str | None, seed: int) -> None:
     """Try recipes until the study's trials are finished, by this worker or by others, and write the best.
 
     Args:
         params: data, task, combos and overrides of the recipe.
-        model: a recipe with a file in conf/tune/.
+        recipe: its name; conf/tune/ has a file of this name too.
         combo: whose images are trained on; `preprocess` has made them.
-        url: of the study's database; None for an SQLite file beside the models.
+        storage: URL of the study's database; None for an SQLite file beside the models.
         seed: of the draws.
     """
     make_deterministic()
-    base = load_group("model", model, params.models.get(model))
-    settings = build(search.Search, load_group("tune", model), f"tune {model}")
-    monitor = build(Recipe, base, f"model {model}").monitor
-    data = load_data(params, combo)
+    base = load_group("model", recipe, params.models.get(recipe))
+    settings = build(search.Search, load_group("tune", recipe), f"tune {recipe}")
+    monitor = build(Recipe, base, f"model {recipe}").monitor
+    data = load_dataset(params, combo)
 
     def objective(trial: optuna.Trial) -> float:
         config = set_values(base, search.draw_values(trial, settings.ranges))
-        recipe = build(Recipe, config, f"tune {model}")
+        drawn = build(Recipe, config, f"tune {recipe}")
         keras.backend.clear_session()
-        classifier = data.build_classifier(recipe, TRAINING_SEED)
+        classifier = data.build_classifier(drawn, TRAINING_SEED)
         reported: list[float] = []
 
         def report(_: int, logs: dict[str, float]) -> None:
@@ -52,19 +55,45 @@ def run(params: Params, model: str, combo: str, url: str | None, seed: int) -> N
 
         history = fit_classifier(
             classifier,
-            recipe,
+            drawn,
             data.training,
             TRAINING_SEED,
             lambda: data.load_features(classifier),
             callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report)],
         )
-        return score_history(history, recipe)
+        return score_history(history, drawn)
 
-    url = url or default_url(params.experiment)
-    name = f"{params.experiment}/{combo}/{model}"
-    study = search.open_study(name, url, monitor.mode, settings, seed)
+    key = hash_question(base, settings, seed, params, combo)
+    name = f"{params.experiment}/{combo}/{recipe}/{key[:12]}"
+    study = search.open_study(name, storage or default_url(params.experiment), monitor.mode, settings, seed)
     search.run_trials(study, objective, lambda trial: print_progress(study, trial, settings.n_trials))
-    write_results(study, settings, base, params, model, combo)
+    write_results(study, settings, base, params, recipe, combo)
+
+
+def hash_question(base: DictConfig, settings: search.Search, seed: int, params: Params, combo: str) -> str:
+    """Return a hash of all that the value of a trial depends on; another hash is another study.
+
+    The number of trials is left out: more trials of the same kind continue a study.
+
+    Args:
+        base: the recipe, with what params.yaml overrides.
+        settings: of the search.
+        seed: of the draws.
+        params: names data, task and weights.
+        combo: whose images are trained on.
+    """
+    pretrained = build(Recipe, base, "recipe").network.pretrained
+    weights = find_weights(pretrained, Path(params.weights_dir)) if pretrained else None
+    question = {
+        "recipe": OmegaConf.to_container(base),
+        "search": {**asdict(settings), "n_trials": None},
+        "seeds": [seed, TRAINING_SEED],
+        "task": params.task,
+        "manifest": hash_file(manifest_path(params.source)),
+        "images": hash_file(images_path(params.source, combo)),
+        "weights": hash_file(weights) if weights else None,
+    }
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
 
 
 def score_history(history: pd.DataFrame, recipe: Recipe) -> float:

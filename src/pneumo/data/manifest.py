@@ -183,12 +183,3 @@ def find_oddities(images: pd.DataFrame) -> pd.DataFrame:
     same: pd.Series = "same file as " + first + np.where(n_labels > 1, ", under another label", "")
     copies = copies.assign(reason=same).loc[copies["id"] != first, ["id", "reason"]]
     return pd.concat([odd, copies]).sort_values(["id", "reason"], ignore_index=True)
-
-
-def read_manifest(path: Path) -> pd.DataFrame:
-    """Read manifest.csv.
-
-    Returns:
-        Frame with COLUMNS; row i belongs to row i of every combo's images.npy.
-    """
-    return pd.read_csv(path, dtype={"patient": str})

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pneumo.base.errors import PneumoError
 from pneumo.evaluation import metrics, resampling
 
 METRICS = (
@@ -295,6 +296,27 @@ def score_set(name: str, runs: Mapping[RunKey, Decided]) -> pd.DataFrame:
     table = means.join(groups[list(METRICS)].mean()).reset_index()
     table.insert(0, "name", name)
     return add_mean_intervals(table, draws)
+
+
+def check_same_images(name: str, tables: Mapping[RunKey, pd.DataFrame]) -> None:
+    """Check that all runs have predicted the same images of a set, in the same order.
+
+    Args:
+        name: of the set, for the error.
+        tables: run -> content of its predictions.
+
+    Raises:
+        PneumoError: two runs differ.
+    """
+    ids = {key: table["id"].tolist() for key, table in tables.items()}
+    for first, second in pairwise(ids):
+        if ids[first] != ids[second]:
+            runs = " and ".join("/".join(map(str, key)) for key in (first, second))
+            raise PneumoError(
+                f"external.{name}: Expected predictions for the same images from every run. Received: other "
+                f"images from {runs}. The folder has changed in between. Give the set another name in "
+                "params.yaml, so that all runs predict it again."
+            )
 
 
 def average_probes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

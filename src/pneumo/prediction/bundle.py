@@ -1,14 +1,15 @@
-"""The file a run leaves behind: network, preprocessing steps, classes and threshold in one `.keras` archive.
+"""A trained model as one file: the network, and all that a prediction needs besides.
 
-Keras stamps its archives with the date and with memory addresses. Both are taken out, so that the same
-training gives the same bytes.
+The file is a zip archive of `network.keras`, as training wrote it, and `card.json`. It holds no code. The
+same model gives the same bytes.
 """
 
 import json
-import re
+import tempfile
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -16,76 +17,72 @@ from pneumo.base.artifacts import write_file
 from pneumo.base.errors import PneumoError
 from pneumo.preprocessing.combo import Step
 
-CARD_NAME = "pneumo.json"
+NETWORK_NAME, CARD_NAME = "network.keras", "card.json"
+FORMAT_VERSION = 1
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a prediction needs besides the network.
+    """What a prediction needs besides the network, and where the model comes from.
 
     Attributes:
         classes: names, in the order of class numbers.
         steps: preprocessing, from a decoded grey image to the network's input.
-        threshold: of the second class's probability, for two classes; None for more.
+        threshold: of the second class's probability as the network gives it, for two classes; None for more.
+        temperature: log probabilities are divided by it.
         trained_on: the data set's title.
+        run: experiment/combo/model/seed.
+        provenance: content of the run's run.json.
+        format_version: of the file.
     """
 
     classes: list[str]
     steps: list[Step]
     threshold: float | None
+    temperature: float
     trained_on: str
+    run: str
+    provenance: dict[str, Any]
+    format_version: int = FORMAT_VERSION
 
 
-def save_bundle(model: keras.Model, card: Card, path: Path) -> None:
-    """Save a network and its card; the same weights and card give the same bytes.
+def write_bundle(network: Path, card: Card, target: Path) -> None:
+    """Write a bundle.
 
     Args:
-        model: uint8 images in, probabilities out. Optimizer state is left out.
-        card: kept in the archive as `pneumo.json`, which Keras ignores.
-        path: ends in `.keras`.
+        network: model.keras of a run.
+        card: what goes with it.
+        target: the file to write.
     """
-    raw = path.with_name(f"{path.stem}.raw.keras")
-    uncompiled = keras.models.clone_model(model)
-    uncompiled.set_weights(model.get_weights())
-    uncompiled.save(raw)
-    with write_file(path) as partial, zipfile.ZipFile(raw) as source, zipfile.ZipFile(partial, "w") as target:
-        for name in sorted(source.namelist()):
-            _write_entry(target, name, _CLEANERS.get(name, lambda content: content)(source.read(name)))
-        _write_entry(target, CARD_NAME, json.dumps(asdict(card), indent=2).encode())
-    raw.unlink()
+    contents = {
+        CARD_NAME: (json.dumps(asdict(card), indent=2, allow_nan=False) + "\n").encode(),
+        NETWORK_NAME: network.read_bytes(),
+    }
+    with write_file(target) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), content)
 
 
 def load_bundle(path: Path) -> tuple[keras.Model, Card]:
-    """Load what `save_bundle` saved.
+    """Load what `write_bundle` wrote. Nothing in the file is run as code.
 
     Raises:
-        PneumoError: the file is missing or is no such archive.
+        PneumoError: the file is missing, damaged, or no bundle.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             content = json.loads(archive.read(CARD_NAME))
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
-        raise PneumoError(f"Expected a model.keras that pneumo has trained. Received: {path}") from error
-    content["steps"] = [Step(**step) for step in content["steps"]]
-    return keras.models.load_model(path, compile=False), Card(**content)
-
-
-def _write_entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), content)
-
-
-def _clean_metadata(content: bytes) -> bytes:
-    return json.dumps({"keras_version": json.loads(content)["keras_version"]}).encode()
-
-
-def _clean_config(content: bytes) -> bytes:
-    numbers: dict[str, int] = {}
-
-    def renumber(match: re.Match[str]) -> str:
-        return f'"shared_object_id": {numbers.setdefault(match[1], len(numbers))}'
-
-    return re.sub(r'"shared_object_id": (\d+)', renumber, content.decode()).encode()
-
-
-_CLEANERS = {"metadata.json": _clean_metadata, "config.json": _clean_config}
+            content["steps"] = [Step(**step) for step in content["steps"]]
+            card = Card(**content)
+            archive.extract(NETWORK_NAME, folder)
+            network = keras.models.load_model(Path(folder, NETWORK_NAME), compile=False, safe_mode=True)
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise PneumoError(
+            f"Expected a model that `pneumo export` wrote. Received: {path} ({type(error).__name__})"
+        ) from error
+    if card.format_version != FORMAT_VERSION:
+        raise PneumoError(
+            f"{path}: Expected format {FORMAT_VERSION}. Received: {card.format_version}. Export it again."
+        )
+    return network, card

@@ -1,6 +1,7 @@
 """The page a person reads."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,53 +10,62 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from pneumo.base.artifacts import write_text
+from pneumo.report.figures import count_images
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the page shows.
+    """What the page and the model card show.
 
     Attributes:
         experiment: its name.
         data_title: names the data set.
         is_synthetic: the images are drawn, and the page says so at the top.
         classes: names.
-        counts: images by split (rows) and subtype (columns).
-        leaderboard: as `comparison.judge_combos` returns it, with `train_s` (mean seconds a run).
-        by_class: as `comparison.tabulate_classes` returns it.
-        comparisons: as `comparison.compare_combos` returns them.
-        reference: the combo that the verdicts of the leaderboard speak of.
-        operating_points: as `evaluate` writes them for one run of the leaderboard's first row, or None.
-        findings: of the audit, as `stages.audit` writes them.
-        external: as `comparison.score_set` returns them, one set below the other.
-        probes: as `comparison.average_probes` returns them.
-        galleries: paths relative to the page, with a caption each.
-        missing_runs: names of runs that have no result.
+        manifest: one row an image.
+        tables: the report's CSV files by name: `leaderboard`, `classes`, `comparisons`, `external`, `probes`,
+            `environments`, `seconds` and others.
+        reference: the combo that the verdicts of the leaderboard compare with.
+        best_run: name of the first run of the leaderboard's first row.
+        recipe: of that run, as it was trained.
+        details: tables of that run; `operating_points` is missing for more than two classes.
+        findings: of the audit.
         set_aside: `path` and `reason` of the files that were set aside.
+        missing_runs: names of runs that have no result.
+        galleries: paths relative to the page, with a caption each.
         figures: heading -> paths relative to the page, with a caption each.
         params: text of params.yaml.
-        provenance: name -> value, e.g. versions and hashes.
+        input_hashes: name of a file -> SHA-256, of what was trained on.
     """
 
     experiment: str
     data_title: str
     is_synthetic: bool
     classes: tuple[str, ...]
-    counts: pd.DataFrame
-    leaderboard: pd.DataFrame
-    by_class: pd.DataFrame
-    comparisons: pd.DataFrame
+    manifest: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
     reference: str
-    operating_points: pd.DataFrame | None
+    best_run: str
+    recipe: Mapping[str, Any]
+    details: Mapping[str, pd.DataFrame]
     findings: pd.DataFrame
-    external: pd.DataFrame
-    probes: pd.DataFrame
-    galleries: list[tuple[str, str]]
-    missing_runs: list[str]
     set_aside: pd.DataFrame
-    figures: dict[str, list[tuple[str, str]]]
+    missing_runs: list[str]
+    galleries: list[tuple[str, str]]
+    figures: Mapping[str, list[tuple[str, str]]]
     params: str
-    provenance: dict[str, Any]
+    input_hashes: Mapping[str, str]
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """Number of images by split (rows) and subtype (columns)."""
+        return count_images(self.manifest)
+
+    @property
+    def seconds(self) -> dict[tuple[str, str], float]:
+        """Mean seconds of training of each combo and model, nan where unknown."""
+        means = self.tables["seconds"].groupby(["combo", "model"])["train_s"].mean()
+        return dict(means.items())  # type: ignore[arg-type]
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -12,7 +12,7 @@ from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import audit_dir, manifest_path
-from pneumo.data.manifest import read_manifest
+from pneumo.base.tables import read_manifest
 from pneumo.preprocessing.arrays import write_images
 from pneumo.preprocessing.combo import parse_combo
 

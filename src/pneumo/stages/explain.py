@@ -12,8 +12,8 @@ from pneumo.base.config import Params, Run, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import explanations_dir, images_path, manifest_path
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.data.manifest import read_manifest
-from pneumo.evaluation.predictions import Scores, decide, read_predictions, select_scores
+from pneumo.base.tables import read_manifest, read_predictions
+from pneumo.evaluation.predictions import Scores, decide, select_scores
 from pneumo.prediction.bundle import load_bundle
 from pneumo.report import figures
 
@@ -25,16 +25,14 @@ def run(params: Params, combo: str) -> None:
     make_deterministic()
     title = str(load_group("data", params.source, params.data_overrides)["title"])
     row_of_id = pd.Index(read_manifest(manifest_path(params.source))["id"])
-    runs = [
-        each for each in params.runs if each.combo == combo and (each.model_dir / "model.keras").is_file()
-    ]
+    runs = [each for each in params.runs if each.combo == combo and (run_dir(each) / "model.keras").is_file()]
     if not runs:
         raise PneumoError(f"Expected a trained model of {combo}. Received: none. `dvc repro` makes them.")
     images = np.load(images_path(params.source, combo), mmap_mode="r")
     tables: dict[str, list[pd.DataFrame]] = {"probes": [], "gallery": []}
     with write_folder(explanations_dir(params.experiment, combo)) as folder:
         for each in runs:
-            table = read_predictions(each.model_dir / "predictions.csv")
+            table = read_predictions(run_dir(each) / "predictions.csv")
             test = table[table["split"] == "test"]
             pixels = images[row_of_id.get_indexer(test["id"])]
             for name, rows in explain_run(each, test, pixels, title, folder).items():
@@ -55,7 +53,7 @@ def explain_run(
         title: names the data set.
         folder: where <model>_<seed>.png goes.
     """
-    model, card = load_bundle(run.model_dir / "model.keras")
+    model, card = load_bundle(run_dir(run) / "model.keras")
     scorer = attribution.open_classifier(model)
     scores = select_scores(test, "test")
     y_pred = decide(scores.probabilities, card.threshold)

@@ -10,10 +10,13 @@ from pneumo.base.artifacts import write_folder
 from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES
-from pneumo.base.paths import external_dir, manifest_path
+from pneumo.base.messages import hold_messages
+from pneumo.base.paths import external_dir, manifest_path, run_dir
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.data.manifest import read_manifest, scan_class_folders
-from pneumo.evaluation.predictions import number_classes, tabulate_predictions, write_predictions
+from pneumo.base.tables import number_classes, read_manifest, tabulate_predictions, write_predictions
+from pneumo.data.manifest import scan_class_folders
+from pneumo.preprocessing.arrays import write_images
+from pneumo.preprocessing.combo import parse_combo
 
 
 def run(params: Params, combo: str) -> None:
@@ -21,6 +24,7 @@ def run(params: Params, combo: str) -> None:
     own = read_manifest(manifest_path(params.source))
     learnt = own.loc[own["split"].isin(["train", "val"]), "sha256"]
     with write_folder(external_dir(params.experiment, combo)) as folder:
+        pd.DataFrame({"name": list(params.external)}).to_csv(folder / "sets.csv", index=False)
         for name, path in params.external.items():
             images, set_aside = scan_external(name, Path(path).expanduser(), learnt)
             (folder / name).mkdir()
@@ -59,23 +63,23 @@ def scan_external(name: str, path: Path, learnt: pd.Series) -> tuple[pd.DataFram
 
 def predict_set(params: Params, combo: str, images: pd.DataFrame, folder: Path) -> None:
     """Write the predictions of a combo's models, one <model>_<seed>.csv each, in predictions.csv's form."""
-    # Keras takes seconds to load, and most experiments have no external set.
-    from pneumo.prediction.bundle import load_bundle
-    from pneumo.preprocessing.arrays import write_images
-    from pneumo.training.fit import predict_probabilities
+    # Keras takes seconds to import, and most experiments have no external set.
+    with hold_messages():
+        from pneumo.training.fit import predict_probabilities
+        from pneumo.training.network_file import load_network
 
     make_deterministic()
     y_true = number_classes(images, params.task)
     rows = np.flatnonzero(y_true >= 0)
-    classes = CLASSES[params.task]
+    steps = parse_combo(combo, params.combos[combo], params.image_size_px)
     with TemporaryDirectory() as scratch:
         path = Path(scratch, "images.npy")
+        write_images(images["path"].tolist(), steps, path)
+        pixels = np.load(path, mmap_mode="r")
         for run in params.runs:
             if run.combo != combo:
                 continue
-            model, card = load_bundle(run.model_dir / "model.keras")
-            if not path.is_file():
-                write_images(images["path"].tolist(), card.steps, path)
-            probabilities = predict_probabilities(model, np.load(path, mmap_mode="r"), rows)
-            table = tabulate_predictions(images.iloc[rows], classes, y_true[rows], probabilities)
+            network = load_network(run_dir(run) / "model.keras")
+            probabilities = predict_probabilities(network, pixels, rows)
+            table = tabulate_predictions(images.iloc[rows], CLASSES[params.task], y_true[rows], probabilities)
             write_predictions(table, folder / f"{run.model}_{run.seed}.csv")

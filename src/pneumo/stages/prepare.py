@@ -1,28 +1,20 @@
 """prepare: data/raw/<source>/ -> manifest.csv and exploration/."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from pneumo.base.artifacts import write_file, write_folder
-from pneumo.base.config import Params, load_group
+from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
-from pneumo.base.labels import CLASS_FOLDERS, Subtype
+from pneumo.base.labels import CLASS_FOLDERS
 from pneumo.base.paths import exploration_dir, manifest_path, raw_dir
-from pneumo.data.decoding import decode_image
+from pneumo.data.exploration import sample_images
 from pneumo.data.manifest import COLUMNS, find_oddities, scan_folder
 from pneumo.data.split import assign_split, find_leaks, group_images
-from pneumo.preprocessing.steps import resize
-from pneumo.report import figures
-
-N_SAMPLES = 8
-SAMPLE_SIZE_PX = 160
 
 
 def run(params: Params) -> None:
-    """Check every file, carve out validation, and draw what the data look like."""
-    title = str(load_group("data", params.source, params.data_overrides)["title"])
+    """Check every file, carve out validation, and list what is odd in the data."""
     images, quarantine = scan_folder(raw_dir(params.source))
     require_classes(images)
     groups = group_images(images["patient"], images["sha256"])
@@ -47,7 +39,7 @@ def run(params: Params) -> None:
         quarantine.sort_values("path").to_csv(folder / "quarantine.csv", index=False)
         images.loc[~images["parsed"], ["id", "label"]].to_csv(folder / "unparsed_names.csv", index=False)
         find_oddities(images).to_csv(folder / "oddities.csv", index=False)
-        draw_exploration(manifest, title, folder)
+        np.save(folder / "samples.npy", sample_images(manifest))
     print(
         f"{len(manifest)} images of {manifest['patient'].nunique()} patients: "
         + ", ".join(f"{n} {split}" for split, n in manifest["split"].value_counts().items())
@@ -63,21 +55,3 @@ def require_classes(images: pd.DataFrame) -> None:
         missing = [name for name in CLASS_FOLDERS if name.lower() not in found]
         if missing:
             raise PneumoError(f"Expected readable images in {split}/{missing[0]}. Received: none")
-
-
-def draw_exploration(manifest: pd.DataFrame, title: str, folder: Path) -> None:
-    """Draw class counts, image sizes and sample images into a folder."""
-    figures.save_figure(figures.plot_class_counts(manifest, title), folder / "class_counts.png")
-    figures.save_figure(figures.plot_image_sizes(manifest, title), folder / "image_sizes.png")
-    train = manifest[manifest["split"] == "train"]
-    subtypes = [subtype for subtype in Subtype if (train["subtype"] == subtype).any()]
-    grid = np.zeros((len(subtypes), N_SAMPLES, SAMPLE_SIZE_PX, SAMPLE_SIZE_PX), np.uint8)
-    for row, subtype in enumerate(subtypes):
-        # Hashes are as good as random and the same on every machine.
-        chosen = train[train["subtype"] == subtype].sort_values("sha256")["path"].head(N_SAMPLES)
-        for column, path in enumerate(chosen):
-            pixels = decode_image(Path(path).read_bytes()).pixels
-            grid[row, column] = resize(pixels, size_px=SAMPLE_SIZE_PX, mode="letterbox")
-    names = [str(subtype) for subtype in subtypes]
-    figure = figures.plot_image_grid(grid, names, [""] * N_SAMPLES, f"{title}: training images")
-    figures.save_figure(figure, folder / "samples.png")

@@ -2,7 +2,7 @@
 
 from pneumo.base.config import Params
 from pneumo.base.paths import images_path, manifest_path
-from pneumo.data.manifest import read_manifest
+from pneumo.base.tables import read_manifest
 from pneumo.preprocessing.arrays import write_images
 from pneumo.preprocessing.combo import parse_combo
 

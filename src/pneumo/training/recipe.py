@@ -275,6 +275,11 @@ class Recipe:
                 phase.trainable,
             )
 
+    @property
+    def uses_features_only(self) -> bool:
+        """Whether no phase trains the backbone or sees an image twice in different ways."""
+        return all(phase.uses_features for phase in self.phases.values())
+
 
 def find_weights(name: str, weights_dir: Path) -> Path:
     """Return the file of a backbone's ImageNet weights, `<name>_imagenet_notop.weights.h5`.

@@ -1,0 +1,72 @@
+"""The two tables that one room writes and another reads.
+
+- manifest.csv, from `data`: one row an image, and what its file and its name say.
+- predictions.csv, from `training`: one row an image of the validation and test sets, with `id`, `split`,
+  `patient`, `y_true` (class number) and `p_<class>`, the probability of each class. Every score is computed
+  from it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pneumo.base.labels import CLASSES, Task
+
+PROBABILITY_PREFIX = "p_"
+_TEXT = {"id": str, "patient": str}
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read manifest.csv.
+
+    Returns:
+        Frame with `manifest.COLUMNS` of the room `data`; row i belongs to row i of every combo's images.npy.
+    """
+    return pd.read_csv(path, dtype=_TEXT)
+
+
+def number_classes(manifest: pd.DataFrame, task: Task) -> npt.NDArray[np.int64]:
+    """Return the class number of each image under a task, or -1 where its subtype is not known.
+
+    Args:
+        manifest: with the columns `label` and `subtype`.
+        task: `binary` goes by label, `subtype` by subtype.
+
+    Returns:
+        int array of shape (n,).
+    """
+    column = "label" if task is Task.binary else "subtype"
+    numbers = {name: number for number, name in enumerate(CLASSES[task])}
+    return manifest[column].map(lambda name: numbers.get(name, -1)).to_numpy(np.int64)
+
+
+def tabulate_predictions(
+    manifest: pd.DataFrame,
+    classes: tuple[str, ...],
+    y_true: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+) -> pd.DataFrame:
+    """Put predictions beside what they are predictions of.
+
+    Args:
+        manifest: the n rows that were predicted.
+        classes: names, in the order of class numbers.
+        y_true: int array of shape (n,).
+        probabilities: float32 array of shape (n, n_classes).
+    """
+    table = manifest[["id", "split", "patient"]].assign(y_true=y_true)
+    for number, name in enumerate(classes):
+        table[PROBABILITY_PREFIX + name] = probabilities[:, number]
+    return table
+
+
+def write_predictions(table: pd.DataFrame, path: Path) -> None:
+    """Write predictions.csv with digits enough to give every float32 back."""
+    table.to_csv(path, index=False, float_format="%.9g")
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read predictions.csv."""
+    return pd.read_csv(path, dtype=_TEXT)

@@ -1,0 +1,144 @@
+"""What one run's predictions come to: how it decides, and how well."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pneumo.base.config import Threshold, ThresholdMethod
+from pneumo.base.decision import DecisionRule
+from pneumo.evaluation import calibration, metrics, thresholds
+from pneumo.evaluation.metrics import FloatArray
+from pneumo.evaluation.predictions import Scores
+
+AS_PREDICTED, SCALED = "as predicted", "temperature scaled"
+
+
+def fit_rule(val: Scores, threshold: Threshold) -> DecisionRule:
+    """Choose the threshold and fit the temperature.
+
+    Args:
+        val: predictions for the validation set.
+        threshold: how to choose it.
+
+    Raises:
+        PneumoError: the validation set holds one class only.
+    """
+    chosen = None
+    if len(val.classes) == 2:
+        chosen = thresholds.choose_threshold(val.y_true, val.probabilities[:, 1], threshold)
+    return DecisionRule(chosen, calibration.fit_temperature(val.y_true, val.probabilities))
+
+
+def score_run(val: Scores, test: Scores, rule: DecisionRule) -> dict[str, Any]:
+    """Return every metric of a run, as metrics.json holds them."""
+    scores: dict[str, Any] = {
+        "n_test": len(test.y_true),
+        "n_val": len(val.y_true),
+        "threshold": rule.threshold,
+    }
+    if rule.threshold is None:
+        scores["test"] = metrics.score_classes(test.y_true, test.probabilities, test.classes)
+        scores["val"] = metrics.score_classes(val.y_true, val.probabilities, val.classes)
+    else:
+        scores["test"] = score_two_classes(test, rule.threshold)
+        scores["test_at_0.5"] = score_two_classes(test, 0.5)
+        scores["val"] = score_two_classes(val, rule.threshold)
+    scores["temperature"] = rule.temperature
+    reliability = tabulate_reliability(test, rule)
+    for key, name in (("calibration", AS_PREDICTED), ("calibration_scaled", SCALED)):
+        bins = reliability[reliability["name"] == name]
+        parts = calibration.split_brier(bins)._asdict()
+        scores[key] = {"calibration_error": calibration.score_calibration_error(bins), **parts}
+    return scores
+
+
+def tabulate_run(
+    val: Scores, test: Scores, rule: DecisionRule, threshold: Threshold
+) -> dict[str, pd.DataFrame]:
+    """Return the tables behind a run's curves.
+
+    Args:
+        val: predictions for the validation set.
+        test: predictions for the test set.
+        rule: how the run decides.
+        threshold: parameters of every way to choose one.
+
+    Returns:
+        `roc` and `precision_recall` (a curve a class, `name`), `confusion` (a row an image), `calibration`
+        (reliability, before and after scaling), and for two classes `operating_points` and `net_benefit`.
+    """
+    numbers = [1] if len(test.classes) == 2 else range(len(test.classes))
+    of_class = {
+        test.classes[k]: ((test.y_true == k).astype(np.int64), test.probabilities[:, k]) for k in numbers
+    }
+    tables = {
+        "roc": _join({name: metrics.tabulate_roc(*scores) for name, scores in of_class.items()}),
+        "precision_recall": _join(
+            {name: metrics.tabulate_precision_recall(*scores) for name, scores in of_class.items()}
+        ),
+        "confusion": metrics.tabulate_confusion(test.y_true, rule.decide(test.probabilities), test.classes),
+        "calibration": tabulate_reliability(test, rule),
+    }
+    if rule.threshold is not None:
+        tables["operating_points"] = tabulate_operating_points(val, test, threshold)
+        calibrated = rule.calibrate(test.probabilities)[:, 1]
+        tables["net_benefit"] = calibration.tabulate_net_benefit(test.y_true, calibrated)
+    return tables
+
+
+def score_two_classes(scores: Scores, threshold: float) -> metrics.Scorecard:
+    """Return every metric of two classes at a threshold."""
+    y_pred = (scores.probabilities[:, 1] >= threshold).astype(np.int64)
+    y_score = scores.probabilities[:, 1]
+    return metrics.score_binary(scores.y_true, y_score) | metrics.score_decisions(scores.y_true, y_pred)
+
+
+def tabulate_reliability(scores: Scores, rule: DecisionRule) -> pd.DataFrame:
+    """Bin the probabilities of the second of two classes, else those of the predicted class being right.
+
+    Returns:
+        Rows of `calibration.bin_scores`, with `name`: AS_PREDICTED or SCALED.
+    """
+
+    def bin_probabilities(probabilities: FloatArray) -> pd.DataFrame:
+        if len(scores.classes) == 2:
+            return calibration.bin_scores(scores.y_true, probabilities[:, 1])
+        is_right = probabilities.argmax(axis=1) == scores.y_true
+        return calibration.bin_scores(is_right.astype(np.int64), probabilities.max(axis=1))
+
+    return _join(
+        {
+            AS_PREDICTED: bin_probabilities(scores.probabilities),
+            SCALED: bin_probabilities(rule.calibrate(scores.probabilities)),
+        }
+    )
+
+
+def tabulate_operating_points(val: Scores, test: Scores, threshold: Threshold) -> pd.DataFrame:
+    """Return what each way to choose a threshold on validation comes to on validation and on the test set.
+
+    Returns:
+        One row a method: `method`, `threshold`, `sensitivity_val`, `specificity_val`, `sensitivity`,
+        `specificity`, `precision`, `npv`; the last row is 0.5, which is not chosen on any data.
+    """
+    chosen = {
+        method.value: thresholds.choose_threshold(
+            val.y_true, val.probabilities[:, 1], replace(threshold, method=method)
+        )
+        for method in ThresholdMethod
+    }
+    rows = []
+    for method, value in (chosen | {"0.5": 0.5}).items():
+        on_val, on_test = score_two_classes(val, value), score_two_classes(test, value)
+        rows.append(
+            {"method": method, "threshold": value}
+            | {f"{name}_val": on_val[name] for name in ("sensitivity", "specificity")}
+            | {name: on_test[name] for name in ("sensitivity", "specificity", "precision", "npv")}
+        )
+    return pd.DataFrame(rows)
+
+
+def _join(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([table.assign(name=name) for name, table in tables.items()], ignore_index=True)

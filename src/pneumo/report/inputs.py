@@ -1,0 +1,110 @@
+"""What the stages have written about an experiment, read for its report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pneumo.base.artifacts import hash_file, read_json
+from pneumo.base.config import Params, Run, RunKey
+from pneumo.base.errors import PneumoError
+from pneumo.base.paths import (
+    explanations_dir,
+    exploration_dir,
+    external_dir,
+    images_path,
+    manifest_path,
+    run_dir,
+    run_seconds_path,
+)
+from pneumo.base.tables import read_manifest, read_predictions
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a report is made from.
+
+    Attributes:
+        runs: those with predictions, in the order of params.yaml.
+        missing: names of those without.
+        manifest: one row an image.
+        predictions: of each run, content of its predictions.csv.
+        records: run name -> content of its run.json.
+        external: name of a further test set -> predictions of each run for it.
+        probes: combo -> content of its probes.csv.
+        history: every epoch of every run: `combo`, `model`, `seed` and the columns of history.csv.
+        images: combo -> uint8 array of shape (n, size_px, size_px, 1), row i for row i of the manifest.
+        samples: uint8 array of shape (n_subtypes, n, size_px, size_px), training images.
+    """
+
+    runs: list[Run]
+    missing: list[str]
+    manifest: pd.DataFrame
+    predictions: dict[RunKey, pd.DataFrame]
+    records: dict[str, dict[str, Any]]
+    external: dict[str, dict[RunKey, pd.DataFrame]]
+    probes: dict[str, pd.DataFrame]
+    history: pd.DataFrame
+    images: dict[str, npt.NDArray[np.uint8]]
+    samples: npt.NDArray[np.uint8]
+
+
+def gather_inputs(params: Params) -> Inputs:
+    """Read what is there.
+
+    Raises:
+        PneumoError: no run has predictions.
+    """
+    runs = [run for run in params.runs if (run_dir(run) / "predictions.csv").is_file()]
+    if not runs:
+        raise PneumoError("Expected predictions of at least one run. Received: none. `dvc repro` makes them.")
+    return Inputs(
+        runs,
+        [run.name for run in params.runs if run not in runs],
+        read_manifest(manifest_path(params.source)),
+        {run.key: read_predictions(run_dir(run) / "predictions.csv") for run in runs},
+        {run.name: read_json(run_dir(run) / "run.json") for run in runs},
+        {name: _read_external(name, runs) for name in params.external},
+        _read_probes(params),
+        pd.concat([_read_history(run) for run in runs]),
+        {combo: np.load(images_path(params.source, combo), mmap_mode="r") for combo in params.combos},
+        np.load(exploration_dir(params.source) / "samples.npy"),
+    )
+
+
+def read_seconds(runs: list[Run]) -> dict[RunKey, float | None]:
+    """Return how long the last training of each run took here; None for a run trained on another machine."""
+    paths = {run.key: run_seconds_path(run) for run in runs}
+    return {key: read_json(path)["train_s"] if path.is_file() else None for key, path in paths.items()}
+
+
+def hash_predictions(runs: list[Run]) -> dict[RunKey, str]:
+    """Return the SHA-256 of the predictions.csv of each run."""
+    return {run.key: hash_file(run_dir(run) / "predictions.csv") for run in runs}
+
+
+def find_reference(params: Params) -> str:
+    """Return the combo that the others are compared with: the first without steps, else the first."""
+    return next((combo for combo, steps in params.combos.items() if not steps), next(iter(params.combos)))
+
+
+def _read_external(name: str, runs: list[Run]) -> dict[RunKey, pd.DataFrame]:
+    paths = {
+        run.key: external_dir(run.experiment, run.combo) / name / f"{run.model}_{run.seed}.csv"
+        for run in runs
+    }
+    return {key: read_predictions(path) for key, path in paths.items() if path.is_file()}
+
+
+def _read_probes(params: Params) -> dict[str, pd.DataFrame]:
+    paths = {combo: explanations_dir(params.experiment, combo) / "probes.csv" for combo in params.combos}
+    return {combo: pd.read_csv(path) for combo, path in paths.items() if path.is_file()}
+
+
+def _read_history(run: Run) -> pd.DataFrame:
+    history = pd.read_csv(run_dir(run) / "history.csv")
+    for column, value in (("seed", run.seed), ("model", run.model), ("combo", run.combo)):
+        history.insert(0, column, value)
+    return history

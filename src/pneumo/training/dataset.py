@@ -1,0 +1,70 @@
+"""What a run learns from, and what it predicts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pneumo.base.config import Params
+from pneumo.base.errors import PneumoError
+from pneumo.base.labels import CLASSES
+from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
+from pneumo.base.tables import number_classes, read_manifest
+from pneumo.training.features import load_or_extract_features
+from pneumo.training.fit import Features, TrainingData
+from pneumo.training.networks import Classifier, build_classifier
+from pneumo.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A combo's images, their classes and their split.
+
+    Attributes:
+        manifest: one row an image.
+        images_path: .npy file of the combo's images, row i for row i of the manifest.
+        y_true: int array of shape (n,), class numbers; -1 where the class is not known.
+        training: the training and validation part.
+        test_rows: int array of rows of the test set.
+        weights_dir: folder with ImageNet weights.
+    """
+
+    manifest: pd.DataFrame
+    images_path: Path
+    y_true: npt.NDArray[np.int64]
+    training: TrainingData
+    test_rows: npt.NDArray[np.int64]
+    weights_dir: Path
+
+    def build_classifier(self, recipe: Recipe, seed: int) -> Classifier:
+        """Build a recipe's network for these images and classes; see `networks.build_classifier`."""
+        shape = self.training.images.shape[1:]
+        return build_classifier(recipe, shape, self.training.n_classes, seed, self.weights_dir)
+
+    def load_features(self, classifier: Classifier) -> Features:
+        """Return the features of all images from the backbone of a classifier, computed once and kept."""
+        return load_or_extract_features(classifier.extractor, self.images_path, FEATURE_CACHE_DIR)
+
+
+def load_dataset(params: Params, combo: str) -> Dataset:
+    """Read the manifest and open a combo's images.
+
+    Raises:
+        PneumoError: a class has no training or no validation images.
+    """
+    manifest = read_manifest(manifest_path(params.source))
+    path = images_path(params.source, combo)
+    classes = CLASSES[params.task]
+    y_true = number_classes(manifest, params.task)
+    train, val, test = (
+        np.flatnonzero((manifest["split"] == part) & (y_true >= 0)) for part in ("train", "val", "test")
+    )
+    for part, rows in (("train", train), ("val", val)):
+        missing = set(range(len(classes))) - set(y_true[rows])
+        if missing:
+            raise PneumoError(f"Expected {classes[min(missing)]} images in {part}. Received: none")
+    images = np.load(path, mmap_mode="r")
+    training = TrainingData(images, train, y_true[train], val, y_true[val], len(classes))
+    return Dataset(manifest, path, y_true, training, test, Path(params.weights_dir))
