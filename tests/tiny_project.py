@@ -27,12 +27,13 @@ models:
   dense: {network: {input_size_px: 32, units: [8]}, phases: {fit: {epochs: 2}}}
 seeds: [0]
 threshold: {method: youden}
-weights_dir: null
+prevalence: 0.2
+weights_dir: weights
 external: {}
 """
 
-# Both hold how long training took.
-TIMED_NAMES = ("timing.json", "index.html")
+# Holds how long training took.
+SECONDS_DIR = "models/.seconds"
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class TinyProject:
     @classmethod
     def create(cls, root: Path, params: str = PARAMS) -> "TinyProject":
         root.mkdir(parents=True)
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        for folder in ("conf", "src"):
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.h5")
+        for folder in ("conf", "src", "weights"):
             shutil.copytree(ROOT / folder, root / folder, ignore=ignore)
         for name in ("dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore"):
             (root / name).parent.mkdir(exist_ok=True)
@@ -130,7 +131,7 @@ class TinyProject:
             str(path.relative_to(self.root)): hashlib.sha256(path.read_bytes()).hexdigest()
             for folder in ("data", "models", "reports")
             for path in sorted((self.root / folder).rglob("*"))
-            if path.is_file() and path.name not in TIMED_NAMES
+            if path.is_file() and not path.is_relative_to(self.root / SECONDS_DIR)
         }
 
     def read_csv(self, path: str) -> pd.DataFrame:

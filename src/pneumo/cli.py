@@ -15,6 +15,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.messages import DEBUG_VARIABLE, hold_messages, quieten_tensorflow
 
 LOGS_DIR = Path("logs")
+OUTPUTS = (("data",), ("models",), ("reports",))
 COMBO = ("--combo", {"required": True, "help": "a key of combos in params.yaml"})
 MODEL = ("--model", {"required": True, "help": "a key of models in params.yaml"})
 SEED = ("--seed", {"required": True, "type": int, "help": "one of seeds in params.yaml"})
@@ -135,7 +136,15 @@ def _run(module: str, options: dict[str, Any]) -> None:
     # Imported here, so that a command loads no more than it needs: Keras takes seconds.
     with hold_messages():
         command = importlib.import_module(module)
-    command.run(**options)
+    try:
+        command.run(**options)
+    except FileNotFoundError as error:
+        if Path(str(error.filename)).parts[:1] in OUTPUTS:
+            raise PneumoError(
+                f"Expected {error.filename}, which an earlier stage writes. Received: no such file. "
+                "Run `dvc repro`."
+            ) from error
+        raise
 
 
 def _check_keys(

@@ -20,6 +20,7 @@ from pneumo.base.config import (
 )
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Task
+from pneumo.base.paths import run_dir, run_report_dir
 from pneumo.data.sources import load_source
 from pneumo.preprocessing.combo import parse_combo
 from pneumo.training.recipe import BACKBONES, Monitor, Phase, Recipe, find_weights
@@ -38,7 +39,8 @@ models:
   dense:
 seeds: [7, 0]
 threshold: {method: sensitivity, sensitivity: 0.9}
-weights_dir: null
+prevalence: 0.2
+weights_dir: weights
 external: {}
 """
 
@@ -104,7 +106,7 @@ def test_every_experiment_builds(path):
 
 def test_params_are_read(params_path):
     params = load_params(params_path)
-    assert (params.experiment, params.image_size_px, params.weights_dir) == ("demo", 64, None)
+    assert (params.experiment, params.image_size_px, params.weights_dir) == ("demo", 64, "weights")
     assert params.task is Task.subtype
     assert params.threshold.method is ThresholdMethod.sensitivity
     assert params.split == Split(val_fraction=0.25, seed=3)
@@ -176,6 +178,11 @@ def test_exponents_without_a_point_are_numbers(params_path):
         ({"threshold": {"method": "best"}}, ["threshold.method", "youden, sensitivity"]),
         ({"threshold": {"method": "youden", "sensitivity": 0}}, ["threshold.sensitivity"]),
         ({"threshold": {"method": "youden", "sensitivity": 1.1}}, ["threshold.sensitivity", "1.1"]),
+        ({"prevalence": 0}, ["prevalence", "0.0"]),
+        ({"prevalence": 1}, ["prevalence", "1.0"]),
+        ({"prevalence": None}, ["prevalence"]),
+        ({"weights_dir": None}, ["weights_dir"]),
+        ({"weights_dir": ""}, ["weights_dir"]),
     ],
     ids=str,
 )
@@ -193,7 +200,7 @@ def test_a_wrong_key_type_or_value_is_named(params_path, change, parts):
         {"image_size_px": 16},
         {"threshold": {"method": "youden", "sensitivity": 1}},
         {"combos": {"a_1": []}},
-        {"weights_dir": "weights"},
+        {"prevalence": 0.999},
     ],
     ids=str,
 )
@@ -289,6 +296,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, content):
     with pytest.raises(PneumoError) as error:
         load_group("model", "mine")
     expect_one_line(error, "conf/model/mine.yaml")
+
+
+def test_an_error_in_another_group_plays_no_part(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf/tune/cnn.yaml").write_text("n_trials: [")
+    monkeypatch.chdir(tmp_path)
+    assert load_group("data", "phantom") == load_group("data", "phantom", {})
+    with pytest.raises(PneumoError) as error:
+        load_group("tune", "cnn")
+    expect_one_line(error, "conf/tune/cnn.yaml: cannot be read")
 
 
 # Recipes

@@ -1,1 +1,4 @@
-"""What everything else stands on; imports nothing else of pneumo."""
+"""What every room uses: configuration, labels, paths, tables, files that are complete or absent, errors.
+
+Nothing here imports another room, and nothing here computes a result.
+"""

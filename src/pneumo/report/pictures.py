@@ -12,6 +12,7 @@ from pneumo.report import figures
 
 GroupKey = tuple[str, str]  # combo, model
 Pictures = list[tuple[str, str]]  # path from the page, caption
+FOLDER_NAME = "figures"  # beside the page
 N_CONTACT_IMAGES = 2  # of each subtype
 
 
@@ -130,4 +131,4 @@ def _group_by_model(tables: Mapping[GroupKey, pd.DataFrame]) -> dict[str, dict[s
 
 def _save(figure: figures.Figure, folder: Path, name: str, caption: str) -> tuple[str, str]:
     figures.save_figure(figure, folder / f"{name}.png")
-    return f"{folder.name}/{name}.png", caption
+    return f"{FOLDER_NAME}/{name}.png", caption

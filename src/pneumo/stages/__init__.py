@@ -1,1 +1,4 @@
-"""One module a pipeline stage: read, call the domain, write. Stages never import one another."""
+"""What DVC runs: one module a stage, which reads, calls the rooms and writes.
+
+A stage computes nothing itself and never imports another stage.
+"""

@@ -44,7 +44,7 @@ def run(params: Params) -> None:
         "copies": copies,
         "doubtful_labels": doubtful,
     }
-    with write_folder(audit_dir(params.experiment)) as target:
+    with write_folder(audit_dir(params.source)) as target:
         for name, table in tables.items():
             table.to_csv(target / f"{name}.csv", index=False, float_format="%.6g")
     for finding in findings:

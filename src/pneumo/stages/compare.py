@@ -54,8 +54,7 @@ def run(params: Params) -> None:
             shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.npy"))
     with write_folder(report / "plots") as folder:
         write_plots(results.leaderboard, results.curves, results.decisions, folder)
-    with write_folder(report / "figures") as folder:
-        # Paths in the page are relative to it.
+    with write_folder(report / pictures.FOLDER_NAME) as folder:
         drawn = {
             "How the combinations compare": pictures.draw_bars(results.leaderboard, title, folder),
             "Confusion matrices": pictures.draw_matrices(results.matrices, title, folder),

@@ -32,6 +32,17 @@ def run(params: Params, run: Run) -> None:
     start = time.perf_counter()
     make_deterministic()
     recipe = build(Recipe, load_group("model", run.model, params.models[run.model]), f"model {run.model}")
+    inputs = {
+        "requirements.lock": LOCK_PATH,
+        "manifest.csv": manifest_path(params.source),
+        "images.npy": images_path(params.source, run.combo),
+    }
+    provenance = {
+        **describe_environment(),
+        "weights": read_json(weights_record_path(run.model)),
+        "hashes": hash_inputs(inputs),
+        "recipe": asdict(recipe),
+    }
     data = load_dataset(params, run.combo)
     classifier = data.build_classifier(recipe, run.seed)
     history = fit_classifier(
@@ -45,17 +56,6 @@ def run(params: Params, run: Run) -> None:
     table = tabulate_predictions(
         data.manifest.iloc[predicted], CLASSES[params.task], data.y_true[predicted], probabilities
     )
-    inputs = {
-        "requirements.lock": LOCK_PATH,
-        "manifest.csv": manifest_path(params.source),
-        "images.npy": images_path(params.source, run.combo),
-    }
-    provenance = {
-        **describe_environment(),
-        "weights": read_json(weights_record_path(run.model)),
-        "hashes": hash_inputs(inputs),
-        "recipe": asdict(recipe),
-    }
     with write_folder(run_dir(run)) as folder:
         save_network(classifier.model, folder / "model.keras")
         history.to_csv(folder / "history.csv", index=False, float_format="%.6g")

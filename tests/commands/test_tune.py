@@ -1,0 +1,71 @@
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pneumo.base.config import build, load_group
+from pneumo.cli import main
+from pneumo.training.recipe import Recipe
+from workspace import edit_manifest, read_all, swap_test_labels
+
+
+class TestTune:
+    RANGES = """\
+n_trials: 3
+ranges:
+  phases.fit.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
+  network.units: {choices: [[4], [8]]}
+"""
+
+    @pytest.fixture
+    def project(self, workspace, phantom_data):
+        shutil.copytree(phantom_data, workspace / "data")
+        (workspace / "conf/tune/dense.yaml").write_text(self.RANGES)
+        return workspace
+
+    @pytest.mark.usefixtures("project")
+    def test_the_best_recipe_is_written_and_can_be_trained(self, capsys):
+        assert main(["tune", "dense", "--combo", "raw"]) == 0
+        assert "trial 3 of 3: " in capsys.readouterr().out
+        trials = pd.read_csv("reports/tiny/tuning/dense/trials.csv")
+        assert trials["state"].tolist() == ["complete"] * 3
+        best = trials[trials["value"] == trials["value"].max()]  # so few images make ties
+        text = Path("conf/model/dense_tuned.yaml").read_text()
+        assert f"validation score of {trials['value'].max():.4f}" in text
+        recipe = build(Recipe, load_group("model", "dense_tuned"), "tuned")
+        is_it = (
+            best["phases.fit.learning_rate"].map("{:.6g}".format)
+            == f"{recipe.phases['fit'].learning_rate:.6g}"
+        )
+        assert recipe.network.units == json.loads(best.loc[is_it, "network.units"].item())
+        for name in ("history.png", "importance.png"):
+            assert Path("reports/tiny/tuning/dense", name).read_bytes().startswith(b"\x89PNG")
+
+    @pytest.mark.usefixtures("project")
+    def test_the_same_seed_gives_the_same_bytes(self):
+        def tune(storage):
+            assert main(["tune", "dense", "--combo", "raw", "--storage", f"sqlite:///{storage}.db"]) == 0
+            return read_all(Path("reports/tiny/tuning")), Path("conf/model/dense_tuned.yaml").read_bytes()
+
+        assert tune("first") == tune("second")
+
+    @pytest.mark.usefixtures("project")
+    def test_a_finished_study_is_not_run_again(self, capsys):
+        for _ in range(2):
+            assert main(["tune", "dense", "--combo", "raw"]) == 0
+        assert capsys.readouterr().out.count("trial 3 of 3") == 1
+
+    def test_the_test_set_is_not_looked_at(self, project):
+        assert main(["tune", "dense", "--combo", "raw"]) == 0
+        first = read_all(project / "reports/tiny/tuning")
+        shutil.rmtree(project / "models/.tuning")
+        edit_manifest(swap_test_labels)
+        assert main(["tune", "dense", "--combo", "raw"]) == 0
+        assert read_all(project / "reports/tiny/tuning") == first
+
+    def test_a_recipe_without_ranges_is_named(self, project, capsys):
+        (project / "conf/tune/dense.yaml").unlink()
+        assert main(["tune", "dense", "--combo", "raw"]) == 1
+        assert "Expected one of the files in conf/tune/" in capsys.readouterr().err

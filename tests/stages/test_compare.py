@@ -1,0 +1,151 @@
+import contextlib
+import io
+import json
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from pneumo.base.config import Run, load_params
+from pneumo.base.errors import PneumoError
+from pneumo.stages import audit, compare, evaluate
+from workspace import (
+    PERFECT_TEST,
+    TEST,
+    VAL,
+    WORSE_VAL,
+    edit_params,
+    find_partials,
+    make_workspace,
+    tabulate,
+    write_run,
+)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, phantom_data):
+    """Compare three of four runs (raw is better on validation, clahe on the test set).
+
+    Returns:
+        The project's folder, and what compare printed.
+    """
+    root = tmp_path_factory.mktemp("compared")
+    make_workspace(root)
+    shutil.copytree(phantom_data, root / "data")
+    edit_params(root, "seeds: [0]", "seeds: [0, 1]")
+    with contextlib.chdir(root):
+        params = load_params()
+        for combo, seed, predictions in (
+            ("raw", 0, tabulate(VAL, TEST)),
+            ("raw", 1, tabulate(VAL, PERFECT_TEST)),
+            ("clahe", 0, tabulate(WORSE_VAL, PERFECT_TEST)),
+            ("removed", 0, tabulate(VAL, PERFECT_TEST)),
+        ):
+            run = Run("tiny", combo, "dense", seed)
+            write_run(run, predictions)
+            evaluate.run(params, run)
+        audit.run(params)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            compare.run(params)
+    return root, output.getvalue()
+
+
+class TestCompare:
+    @pytest.fixture
+    def report(self, compared, monkeypatch):
+        root, _ = compared
+        monkeypatch.chdir(root)
+        return root / "reports" / "tiny"
+
+    def test_missing_runs_are_named(self, compared, report):
+        _, output = compared
+        assert output == "3 of 4 runs compared: reports/tiny/index.html\nno result: clahe/dense/1\n"
+        page = (report / "index.html").read_text()
+        assert "<strong>1 runs have no result</strong>" in page
+        assert "clahe/dense/1" in page
+
+    def test_leaderboard_is_ordered_by_validation(self, report):
+        leaderboard = pd.read_csv(report / "leaderboard.csv")
+        assert leaderboard["combo"].tolist() == ["raw", "clahe"]
+        assert leaderboard["n_seeds"].tolist() == [2, 1]
+        assert leaderboard["roc_auc"].tolist() == pytest.approx([(10 / 12 + 1) / 2, 1], abs=1e-5)
+        assert (leaderboard["roc_auc_low"] < leaderboard["roc_auc"] + 1e-9).all()
+        assert leaderboard["verdict"][0] == "reference"
+        assert leaderboard["val_roc_auc"].tolist() == pytest.approx([1, 7 / 9], abs=1e-5)
+
+    def test_runs_have_a_row_each(self, report):
+        runs = pd.read_csv(report / "runs.csv")
+        assert runs[["combo", "model", "seed"]].to_numpy().tolist() == [
+            ["raw", "dense", 0],
+            ["raw", "dense", 1],
+            ["clahe", "dense", 0],
+        ]
+        assert runs["threshold"][0] == 0.4
+        assert runs["specificity"][0] == pytest.approx(3 / 4)
+        assert runs["specificity_at_0.5"][0] == 1
+
+    def test_classes_have_a_row_each(self, report):
+        table = pd.read_csv(report / "classes.csv").set_index(["combo", "class"])
+        leaderboard = pd.read_csv(report / "leaderboard.csv").set_index("combo")
+        for combo in ("raw", "clahe"):
+            sensitivity = table.loc[(combo, "pneumonia"), "sensitivity"]
+            assert sensitivity == pytest.approx(leaderboard.loc[combo, "sensitivity"], abs=1e-5)
+            specificity = table.loc[(combo, "normal"), "sensitivity"]
+            assert specificity == pytest.approx(leaderboard.loc[combo, "specificity"], abs=1e-5)
+
+    def test_histories_of_all_runs_stand_below_each_other(self, report):
+        history = pd.read_csv(report / "history.csv")
+        assert history.columns[:5].tolist() == ["combo", "model", "seed", "phase", "epoch"]
+        assert history[["combo", "seed"]].drop_duplicates().to_numpy().tolist() == [
+            ["raw", 0],
+            ["raw", 1],
+            ["clahe", 0],
+        ]
+
+    def test_summary(self, report):
+        summary = json.loads((report / "summary.json").read_text())
+        assert list(summary) == ["phantom"]
+        assert summary["phantom"]["clahe"]["dense"] == {
+            "roc_auc": 1.0,
+            "accuracy": 1.0,
+            "sensitivity": 1.0,
+            "specificity": 1.0,
+        }
+        assert summary["phantom"]["raw"]["dense"]["roc_auc"] == round((10 / 12 + 1) / 2, 4)
+
+    def test_predictions_of_all_runs_stand_side_by_side(self, report):
+        table = pd.read_csv(report / "predictions.csv")
+        columns = ["raw/dense/0:pneumonia", "raw/dense/1:pneumonia", "clahe/dense/0:pneumonia"]
+        assert list(table) == ["id", "split", "patient", "y_true", *columns]
+        assert table[columns[0]].tolist() == [
+            score for part in (VAL, TEST) for y in part for score in part[y]
+        ]
+
+    def test_page_holds_its_pictures(self, report):
+        page = (report / "index.html").read_text()
+        assert len(re.findall(r'<img src="data:image/png;base64,iVBOR', page)) == page.count("<img ") == 10
+        assert "Synthetic data." in page
+        assert "removed" not in page
+        assert find_partials(report) == []
+
+    def test_plots_name_model_and_combo(self, report):
+        bars = pd.read_csv(report / "plots/bars.csv")
+        assert bars["run"].tolist() == ["dense / clahe", "dense / raw"]
+        for kind in ("roc", "confusion"):
+            names = {path.name for path in (report / "plots" / kind).iterdir()}
+            assert names == {"dense_raw.csv", "dense_clahe.csv"}
+        assert len(pd.read_csv(report / "plots/confusion/dense_raw.csv")) == 14
+
+    def test_twice_gives_the_same_bytes(self, report):
+        def read_all():
+            return {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+
+        first = read_all()
+        compare.run(load_params())
+        assert read_all() == first
+
+    def test_no_run_at_all_is_an_error(self, workspace, phantom_data):
+        shutil.copytree(phantom_data, workspace / "data")
+        with pytest.raises(PneumoError, match=r"predictions of at least one run\. Received: none"):
+            compare.run(load_params())

@@ -1,0 +1,42 @@
+import shutil
+
+import pandas as pd
+
+from pneumo.cli import main
+from workspace import edit_manifest, swap_test_labels
+
+TRAIN = ["train", "--combo", "raw", "--model", "dense", "--seed", "0"]
+
+
+def test_train_needs_each_class_in_validation(workspace, phantom_data, capsys):
+    shutil.copytree(phantom_data, workspace / "data")
+    assert main(["weights", "--model", "dense"]) == 0
+    edit_manifest(lambda manifest: manifest[(manifest["split"] != "val") | (manifest["label"] != "normal")])
+    assert main(TRAIN) == 1
+    assert capsys.readouterr().err.endswith("pneumo: Expected normal images in val. Received: none\n")
+    assert not (workspace / "models/tiny").exists()
+
+
+def test_train_does_not_look_at_test_labels(workspace, phantom_data):
+    shutil.copytree(phantom_data, workspace / "data")
+    folder = workspace / "models/tiny/raw/dense/0"
+
+    assert main(["weights", "--model", "dense"]) == 0
+
+    def train():
+        assert main(TRAIN) == 0
+        return pd.read_csv(folder / "history.csv"), pd.read_csv(folder / "predictions.csv")
+
+    history, predictions = train()
+    edit_manifest(swap_test_labels)
+    swapped_history, swapped_predictions = train()
+    pd.testing.assert_frame_equal(swapped_history, history)
+    is_test = predictions["split"] == "test"
+    predictions.loc[is_test, "y_true"] = 1 - predictions["y_true"]
+    pd.testing.assert_frame_equal(swapped_predictions, predictions)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "history.csv",
+        "model.keras",
+        "predictions.csv",
+        "run.json",
+    ]
