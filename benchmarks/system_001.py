@@ -1,6 +1,6 @@
 """Time the six models of system 001: in plain Keras, and as pneumo trains them, at the same epochs.
 
-    python benchmarks/seed_001.py data/raw/kaggle --output seed_001.json
+    python benchmarks/system_001.py data/raw/kaggle --output system_001.json
 
 Run it from the project's root. Every model is trained in a process of its own, on a few images and for a few
 epochs; what the whole would take is extrapolated from these, part by part, and printed beside it. MobileNet
@@ -33,8 +33,8 @@ from pneumo.training.fit import Features, TrainingData, fit_classifier
 from pneumo.training.networks import Classifier, build_classifier, set_trainable
 from pneumo.training.recipe import BACKBONES, Recipe, find_weights
 
-MODELS = ("seed_001_a", "seed_001_b", "seed_001_c", "seed_001_d", "seed_001_e", "seed_001_f")
-SIZE_PX = 128  # of seed_001
+MODELS = ("system_001_a", "system_001_b", "system_001_c", "system_001_d", "system_001_e", "system_001_f")
+SIZE_PX = 128  # of system_001
 CLASS_NAMES = CLASSES[Task.subtype]
 N_ALL = 4185 + 1047  # training and validation images of the whole data set
 
@@ -111,7 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
         n_images = link_images(args.folder, args.n_images, args.copies, work_dir)
-        run_in_new_process(download_weights, recipes["seed_001_b"], args.weights_dir)
+        run_in_new_process(download_weights, recipes["system_001_b"], args.weights_dir)
         preprocess_s = run_in_new_process(preprocess, work_dir)
         for name, recipe in recipes.items():
             short = replace(

@@ -1,8 +1,8 @@
-"""Write docs/seeds.md from docs/seeds.yaml and the reports of the presets.
+"""Write docs/earlier_systems.md from docs/earlier_systems.yaml and the reports of the presets.
 
-    python docs/make_seeds.py
+    python docs/make_earlier_systems.py
 
-Run it from the project's root (`make seeds`). What has not been run says so.
+Run it from the project's root (`make earlier-systems`). What has not been run says so.
 """
 
 import argparse
@@ -16,12 +16,12 @@ import yaml
 HEAD = """\
 # Five earlier systems under one protocol
 
-This page is written by `make seeds` from the reports of the presets; do not edit it. Each row is a model of a
-system that this project grew from, or one that mends it: what its authors claim, and what it comes to here,
-on the official test set and on validation, which is carved out of the official training set by patient. All
-choices are made on validation. *Cut here* says where a run was cheaper than its recipe, and where another
-network stands for the authors'. Numbers are means over seeds, those of the test set with 95 % intervals over
-patients and seeds.
+This page is written by `make earlier-systems` from the reports of the presets; do not edit it. Each row is a
+model of a system that this project grew from, or one that mends it: what its authors claim, and what it comes
+to here, on the official test set and on validation, which is carved out of the official training set by
+patient. All choices are made on validation. *Cut here* says where a run was cheaper than its recipe, and
+where another network stands for the authors'. Numbers are means over seeds, those of the test set with 95 %
+intervals over patients and seeds.
 """
 NOT_RUN = "not run yet"
 SUBTYPES = ("normal", "bacterial", "viral")
@@ -70,25 +70,25 @@ told from the value at the same place. Then what comes of the same network, and 
 | combo | grey values | black | bits | kept | ROC AUC, test | against base |
 |---|---|---|---|---|---|---|
 """
-CONTACT_SHEET = "![The same images under every combo](../reports/seed_000/figures/contact_sheet.png)"
+CONTACT_SHEET = "![The same images under every combo](../reports/system_000/figures/contact_sheet.png)"
 RATE = """
 ## The learning-rate range test of system 002
 
-`pneumo find-rate seed_002_resnet --combo raw`, with MobileNet 0.75 for ResNet50: the rate rises step by step
-until the loss explodes; suggested is a tenth of the rate at which it was least.
+`pneumo find-rate system_002_resnet --combo raw`, with MobileNet 0.75 for ResNet50: the rate rises step by
+step until the loss explodes; suggested is a tenth of the rate at which it was least.
 
-![Loss by learning rate](../reports/seed_002/learning_rate/seed_002_resnet_finetune/rates.png)
+![Loss by learning rate](../reports/system_002/learning_rate/system_002_resnet_finetune/rates.png)
 """
 TUNING = """
 ## The search of system 004
 
 `pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of
-them given up early. The best, `conf/model/seed_004_tuned.yaml`, had a `val_auc` of {best:.4f}: the greatest
+them given up early. The best, `conf/model/system_004_tuned.yaml`, had a `val_auc` of {best:.4f}: the greatest
 of {n_trials}, so a lucky one. With all seeds its validation ROC AUC is {tuned:.4f}, that of the recipe
 which the search began with {before:.4f}.
 
-![Trials](../reports/seed_004/tuning/cnn/history.png)
-![Importance of the parameters](../reports/seed_004/tuning/cnn/importance.png)
+![Trials](../reports/system_004/tuning/cnn/history.png)
+![Importance of the parameters](../reports/system_004/tuning/cnn/importance.png)
 """
 RESPLIT = """
 ## What a re-split and validating on the test set add
@@ -110,8 +110,8 @@ def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reports", type=Path, default=Path("reports"))
-    parser.add_argument("--rows", type=Path, default=Path("docs/seeds.yaml"))
-    parser.add_argument("--output", type=Path, default=Path("docs/seeds.md"))
+    parser.add_argument("--rows", type=Path, default=Path("docs/earlier_systems.yaml"))
+    parser.add_argument("--output", type=Path, default=Path("docs/earlier_systems.md"))
     options = parser.parse_args()
     rows = yaml.safe_load(options.rows.read_text(encoding="utf-8"))
     reports = options.reports
@@ -123,7 +123,7 @@ def main() -> None:
         *tabulate_leak(reports / "examples/label_leak.json"),
         *tabulate_combos(reports / "examples/combos.json", reports),
         *tabulate_resplit(reports / "examples/resplit.json"),
-        *describe_rate_test(reports / "seed_002/learning_rate/seed_002_resnet_finetune"),
+        *describe_rate_test(reports / "system_002/learning_rate/system_002_resnet_finetune"),
         *describe_search(reports),
     ]
     options.output.write_text("\n".join(text) + "\n", encoding="utf-8")
@@ -226,7 +226,7 @@ def tabulate_combos(path: Path, reports: Path) -> list[str]:
     found = json.loads(path.read_text(encoding="utf-8"))
     lines = []
     for name, row in found["combos"].items():
-        run = {"experiment": "seed_000", "combo": name, "model": "seed_000_cnn"}
+        run = {"experiment": "system_000", "combo": name, "model": "system_000_cnn"}
         for _, score in select_rows(run, reports, "leaderboard").iterrows():
             cells = [f"{row['grey_values']:.0f}", f"{row['black']:.0%}", f"{row['bits']:.1f}"]
             cells += [f"{row['kept']:.2f}", write_interval(score, "roc_auc", 1, ""), score["verdict"]]
@@ -242,10 +242,10 @@ def describe_rate_test(folder: Path) -> list[str]:
 
 def describe_search(reports: Path) -> list[str]:
     """Return what a search came to; none where it has not been run."""
-    path = reports / "seed_004/tuning/cnn/trials.csv"
-    row = {"experiment": "seed_004", "combo": "raw"}
+    path = reports / "system_004/tuning/cnn/trials.csv"
+    row = {"experiment": "system_004", "combo": "raw"}
     before, tuned = (
-        select_rows(row | {"model": model}, reports, "leaderboard") for model in ("cnn", "seed_004_tuned")
+        select_rows(row | {"model": model}, reports, "leaderboard") for model in ("cnn", "system_004_tuned")
     )
     if not path.is_file() or before.empty or tuned.empty:
         return []

@@ -1,4 +1,4 @@
-"""docs/seeds.md: made from the reports, and up to date."""
+"""docs/earlier_systems.md: made from the reports, and up to date."""
 
 import json
 import subprocess
@@ -18,17 +18,17 @@ WHICH = {"combo": "raw", "model": "a"}
 
 
 def make_page(*options):
-    script = [sys.executable, ROOT / "docs/make_seeds.py", *options]
+    script = [sys.executable, ROOT / "docs/make_earlier_systems.py", *options]
     subprocess.run(script, cwd=ROOT, check=True)
 
 
 def test_the_page_in_the_repository_is_what_the_reports_say(tmp_path):
-    make_page("--output", tmp_path / "seeds.md")
-    assert (tmp_path / "seeds.md").read_text() == (ROOT / "docs/seeds.md").read_text()
+    make_page("--output", tmp_path / "earlier_systems.md")
+    assert (tmp_path / "earlier_systems.md").read_text() == (ROOT / "docs/earlier_systems.md").read_text()
 
 
 def test_every_row_names_a_preset_of_this_project():
-    for row in yaml.safe_load((ROOT / "docs/seeds.yaml").read_text()):
+    for row in yaml.safe_load((ROOT / "docs/earlier_systems.yaml").read_text()):
         params = yaml.safe_load((ROOT / f"conf/experiment/{row['experiment']}.yaml").read_text())
         assert row["combo"] in params["combos"]
         assert (ROOT / f"conf/model/{row['model']}.yaml").is_file()
@@ -81,15 +81,15 @@ def reports(tmp_path):
     kept = {"grey_values": 2.0, "black": 0.25, "bits": 0.8, "kept": 0.0123}
     combos = {"n_images": 5, "combos": {"edges": kept, "not_run": kept}}
     (root / "examples/combos.json").write_text(json.dumps(combos))
-    edges = {"combo": "edges", "model": "seed_000_cnn", "verdict": "worse by 0.1"}
-    write_csv(root / "seed_000/leaderboard.csv", [numbers | edges])
+    edges = {"combo": "edges", "model": "system_000_cnn", "verdict": "worse by 0.1"}
+    write_csv(root / "system_000/leaderboard.csv", [numbers | edges])
 
     trials = [{"state": "complete", "value": 0.91}, {"state": "pruned", "value": 0.99}]
-    write_csv(root / "seed_004/tuning/cnn/trials.csv", trials)
-    search = {"cnn": 0.9, "seed_004_tuned": 0.905}
+    write_csv(root / "system_004/tuning/cnn/trials.csv", trials)
+    search = {"cnn": 0.9, "system_004_tuned": 0.905}
     rows = [{"combo": "raw", "model": model, "val_roc_auc": value} for model, value in search.items()]
-    write_csv(root / "seed_004/leaderboard.csv", rows)
-    rates = root / "seed_002/learning_rate/seed_002_resnet_finetune/rates.png"
+    write_csv(root / "system_004/leaderboard.csv", rows)
+    rates = root / "system_002/learning_rate/system_002_resnet_finetune/rates.png"
     rates.parent.mkdir(parents=True)
     rates.touch()
     return root
@@ -129,7 +129,7 @@ def test_what_was_measured_stands_on_the_page(tmp_path, reports):
 
 
 def test_a_search_without_a_report_is_left_out(tmp_path, reports):
-    (reports / "seed_004/leaderboard.csv").unlink()
+    (reports / "system_004/leaderboard.csv").unlink()
     assert "search of system 004" not in read_page(tmp_path, reports)
 
 
