@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all lint format lock seeds browser postgresql clean
+.PHONY: repro test test-all lint format lock earlier-systems browser postgresql clean
 repro: .venv/.installed
 	dvc repro
 
@@ -33,8 +33,8 @@ browser:
 postgresql:
 	ls -d /usr/lib/postgresql/*/bin || (apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql)
 
-seeds: .venv/.installed
-	python docs/make_seeds.py
+earlier-systems: .venv/.installed
+	python docs/make_earlier_systems.py
 
 clean:
 	rm -rf .venv

@@ -87,7 +87,7 @@ def score_network(
     """Train system 000's network on the training part and score it on the test set at 0.5."""
     phase = {"epochs": epochs, "augment": False, "learning_rate": 1e-3, "patience": None}
     overrides = {"batch_size": 32, "network": {"input_size_px": SIZE_PX}, "phases": {"fit": phase}}
-    recipe = build(Recipe, load_group("model", "seed_000_cnn", overrides), "seed_000_cnn")
+    recipe = build(Recipe, load_group("model", "system_000_cnn", overrides), "system_000_cnn")
     images = pixels[..., None]
     train, val, test = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
     classifier = build_classifier(recipe, images.shape[1:], 2, seed=0, weights_dir=None)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import seed_001
+import system_001
 from hostile import jpeg
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def test_frozen_features(images_dir, weights_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_seed_001(weights_dir, tmp_path):
+def test_system_001(weights_dir, tmp_path):
     names = {"NORMAL": ["IM-{:04}-0001"], "PNEUMONIA": ["person{}_bacteria_1", "person{}_virus_1"]}
     for folder, forms in names.items():
         path = tmp_path / "data/train" / folder
@@ -95,11 +95,11 @@ def test_seed_001(weights_dir, tmp_path):
         for i in range(10 * len(forms)):
             (path / f"{forms[i % len(forms)].format(i)}.jpeg").write_bytes(jpeg(seed=len(folder) + i))
     options = ("--n-images", 15, "--copies", 2, "--epochs", 2, "--weights-dir", weights_dir)
-    table, result = run_benchmark("seed_001", tmp_path / "data", *options, output=tmp_path / "result.json")
+    table, result = run_benchmark("system_001", tmp_path / "data", *options, output=tmp_path / "result.json")
     assert result["n_images"] == 30
     for way in ("usual_way", "here"):
-        assert list(result[way]) == [f"seed_001_{letter}" for letter in "abcdef"]
-        assert list(result[way]["seed_001_e"]["phases"]) == ["head", "finetune"]
+        assert list(result[way]) == [f"system_001_{letter}" for letter in "abcdef"]
+        assert list(result[way]["system_001_e"]["phases"]) == ["head", "finetune"]
         for timing in result[way].values():
             assert all(len(phase["epoch_s"]) == 2 for phase in timing["phases"].values())
     totals_s = {way: sum(result["extrapolated_s"][way].values()) for way in ("usual_way", "here")}
@@ -109,10 +109,10 @@ def test_seed_001(weights_dir, tmp_path):
 
 
 def test_extrapolation_counts_once_what_happens_once():
-    phase = seed_001.PhaseTiming(epoch_s=[5.0, 2.0, 2.2, 2.1], total_s=12.3)
+    phase = system_001.PhaseTiming(epoch_s=[5.0, 2.0, 2.2, 2.1], total_s=12.3)
     # Later epochs take 2.1 s; 3.9 s of the measured ones are compiling.
     assert phase.extrapolate(n_epochs=10, scale=3) == pytest.approx(3.9 + 10 * 3 * 2.1)
-    timing = seed_001.ModelTiming(fixed_s=1.0, per_image_s=4.0, phases={"fit": phase})
+    timing = system_001.ModelTiming(fixed_s=1.0, per_image_s=4.0, phases={"fit": phase})
     assert timing.total_s == pytest.approx(17.3)
     recipe = SimpleNamespace(phases={"fit": SimpleNamespace(epochs=10)})
     assert timing.extrapolate(recipe, scale=3) == pytest.approx(1 + 3 * 4 + 3.9 + 63)

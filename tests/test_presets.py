@@ -15,7 +15,7 @@ from pneumo.cli import main
 from pneumo.training.recipe import BACKBONES, Recipe
 from tiny_project import ROOT
 
-PRESETS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("seed_*.yaml"))
+PRESETS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("system_*.yaml"))
 RECIPES = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
 SIZE_PX = 32
 
@@ -111,7 +111,7 @@ def test_every_recipe_gives_the_same_bytes_twice(tmp_path):
 @pytest.mark.slow
 def test_the_label_leak_is_in_the_grey_values(tmp_path):
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(shrink_preset("seed_000"), sort_keys=False))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(shrink_preset("system_000"), sort_keys=False))
     with contextlib.chdir(tmp_path):
         assert main(["download"]) == 0
         script = [sys.executable, ROOT / "examples/label_leak.py", "data/raw/phantom", "--epochs", "1"]
