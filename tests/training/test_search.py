@@ -16,10 +16,10 @@ import pytest
 from optuna.trial import TrialState
 
 from pneumo.base.errors import PneumoError
+from pneumo.commands.tune import score_history
 from pneumo.training import search
 from pneumo.training.recipe import Monitor
 from pneumo.training.search import Range, Search
-from pneumo.commands.tune import score_history
 
 N_TRIALS = 6
 RANGES = {
