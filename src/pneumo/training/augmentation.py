@@ -98,7 +98,7 @@ class RandomView(keras.Layer):
 
 
 def warp(images: Any, parameters: Parameters) -> Any:
-    """Cut a rotated, shifted and perhaps mirrored window out of each image and stretch it to the image's size.
+    """Cut a rotated, shifted, perhaps mirrored window out of each image and stretch it to the image's size.
 
     A crop's sides follow from its area and aspect ratio, but are no longer than the image's; zoom then
     multiplies them. Values between pixels are interpolated linearly; outside the image they are 0.
