@@ -12,6 +12,7 @@ import pandas as pd
 from pneumo.training.batches import ImageBatches
 from pneumo.training.networks import Classifier, set_trainable
 from pneumo.training.recipe import Optimizer, Phase, Recipe, Schedule
+from pneumo.training.validation import Validation
 
 Features = npt.NDArray[np.float32]
 
@@ -161,9 +162,10 @@ def _fit(
         encode_targets(data.val_classes, data.n_classes),
         batch_size=recipe.batch_size,
     )
+    loss = _build_loss(data.n_classes, recipe.label_smoothing)
     model.compile(
         optimizer=build_optimizer(phase, n_steps=phase.epochs * len(train)),
-        loss=_build_loss(data.n_classes, recipe.label_smoothing),
+        loss=loss,
         metrics=_build_metrics(data.n_classes),
         # XLA compiles for longer than a run on a CPU takes; JAX cannot do without it.
         jit_compile=keras.backend.backend() == "jax",
@@ -176,9 +178,8 @@ def _fit(
     )
     return model.fit(
         train,
-        validation_data=val,
         epochs=phase.epochs,
-        callbacks=[best_epoch, *callbacks],
+        callbacks=[Validation(val, loss), best_epoch, *callbacks],
         shuffle=False,
         verbose=2,
     ).history

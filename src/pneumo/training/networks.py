@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from pneumo.base.errors import PneumoError
-from pneumo.training.augmentation import build_augmentation
+from pneumo.training.augmentation import RandomView
 from pneumo.training.recipe import (
     BACKBONES,
     STEMS,
@@ -69,7 +69,7 @@ def build_classifier(
     plain = keras.layers.Rescaling(1.0, name="to_float")(inputs)
     if image_shape[0] != network.input_size_px:
         plain = keras.layers.Resizing(network.input_size_px, network.input_size_px, antialias=True)(plain)
-    augmented = _chain(build_augmentation(recipe.augmentation, seed), plain)
+    augmented = RandomView(recipe.augmentation, seed)(plain)
     if not network.has_backbone:
         layers = [keras.layers.Rescaling(1 / 127.5, offset=-1)]
         if network.stem is not None:

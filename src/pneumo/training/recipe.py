@@ -158,26 +158,39 @@ class Network:
 
 @dataclass
 class Augmentation:
-    """How training images are varied at random, each image anew in every epoch.
+    """How training images are varied at random, each image anew in every epoch; the defaults have no effect.
+
+    Everything is drawn on its own and, where nothing else is said, uniformly.
 
     Attributes:
         flip: mirror left and right in half of the cases.
         rotation_degrees: greatest angle, either way.
         shift_fraction: greatest shift along each axis, as a fraction of the side.
         zoom_fraction: greatest zoom, drawn for height and width apart, so that the aspect ratio varies too.
+        area_fraction: smallest and greatest area of a random crop, as a fraction of the image's. The crop is
+            stretched to the image's size.
+        aspect_ratio: smallest and greatest ratio of the crop's width to its height, as a multiple of the
+            image's; its logarithm is drawn uniformly. A side is never longer than the image's.
         brightness_fraction: greatest shift of grey values, as a fraction of 255.
         contrast_fraction: greatest change of contrast about the image's mean.
-        blur_px: greatest standard deviation of a Gaussian blur, up to 1, drawn once a batch, for height and
-            width apart.
+        gamma: greatest logarithm, either way, of the exponent to which values as fractions of 255 are raised.
+        sharpness: greatest multiple, either way, of the difference between an image and its 5 x 5 mean, which
+            is added to the image: -1 gives that mean, above 0 is sharpened.
+        noise_levels: greatest standard deviation of Gaussian noise in grey levels. Its square root is drawn
+            uniformly, so that half of the images get less than a quarter of it.
     """
 
     flip: bool = False
     rotation_degrees: float = 0.0
     shift_fraction: float = 0.0
     zoom_fraction: float = 0.0
+    area_fraction: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    aspect_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0])
     brightness_fraction: float = 0.0
     contrast_fraction: float = 0.0
-    blur_px: float = 0.0
+    gamma: float = 0.0
+    sharpness: float = 0.0
+    noise_levels: float = 0.0
 
     def __post_init__(self) -> None:
         expect(
@@ -189,7 +202,26 @@ class Augmentation:
         for name in ("shift_fraction", "zoom_fraction", "brightness_fraction", "contrast_fraction"):
             value = getattr(self, name)
             expect(0 <= value < 1, f"augmentation.{name}", "a fraction in [0, 1)", value)
-        expect(0 <= self.blur_px <= 1, "augmentation.blur_px", "0 to 1", self.blur_px)
+        for name, greatest in (("area_fraction", 1), ("aspect_ratio", 10)):
+            bounds = getattr(self, name)
+            expect(
+                len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= greatest,
+                f"augmentation.{name}",
+                f"[low, high] with 0 < low <= high <= {greatest}",
+                bounds,
+            )
+        for name, greatest in (("gamma", 2), ("sharpness", 10), ("noise_levels", 255)):
+            value = getattr(self, name)
+            expect(0 <= value <= greatest, f"augmentation.{name}", f"0 to {greatest}", value)
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether any view differs from its image in more than grey values."""
+        return (
+            self.flip
+            or any((self.rotation_degrees, self.shift_fraction, self.zoom_fraction))
+            or [*self.area_fraction, *self.aspect_ratio] != [1.0] * 4
+        )
 
 
 @dataclass
