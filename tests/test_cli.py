@@ -1,17 +1,22 @@
+"""The command line: which module a command runs with what, and how errors reach a person."""
+
+import ast
+import importlib
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
-import pneumo.stages
-from import_graph import ROOT
+from import_graph import PACKAGE, ROOT
+from pneumo import cli
 from pneumo.base.config import Run, load_params
 from pneumo.base.errors import PneumoError
+from pneumo.base.messages import hold_messages
 from pneumo.cli import main
-from pneumo.training.recipe import BACKBONES
 
 PARAMS = """\
 experiment: small
@@ -21,18 +26,16 @@ image_size_px: 32
 task: binary
 combos:
   raw: []
-  trim_clahe: [trim, {clahe: {tiles: 4}}]
+  trim_clahe: [trim, {clahe: {tiles: 2}}]
 models:
   dense: {}
   mobilenet_frozen: {}
 seeds: [0, 1, 2]
 threshold: {method: youden}
-weights_dir: null
+prevalence: 0.2
+weights_dir: weights
 external: {}
 """
-EXPERIMENT_STAGES = ("download", "prepare", "audit", "compare")
-COMBO_STAGES = ("preprocess", "explain", "external")
-RUN_STAGES = ("train", "evaluate")
 RUN = ["--combo", "trim_clahe", "--model", "dense", "--seed", "2"]
 
 
@@ -41,34 +44,27 @@ def folder(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PNEUMO_DEBUG", raising=False)
     return tmp_path
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Put a stage of every name in place that only says how it was called."""
+    """Put a module in the place of each command's that only notes how it was called."""
     received = []
-    for name in (
-        "download",
-        "prepare",
-        "preprocess",
-        "train",
-        "evaluate",
-        "explain",
-        "external",
-        "audit",
-        "compare",
-    ):
-        stage = SimpleNamespace(run=lambda *arguments, name=name: received.append((name, *arguments)))
-        monkeypatch.setattr(pneumo.stages, name, stage, raising=False)
+
+    def import_module(name):
+        return SimpleNamespace(run=lambda **arguments: received.append((name, arguments)))
+
+    monkeypatch.setattr(cli.importlib, "import_module", import_module)
     return received
 
 
-def replace_params(old, new):
-    path = Path("params.yaml")
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+def fail_with(monkeypatch, error):
+    def run(**_):
+        raise error
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda _: SimpleNamespace(run=run))
 
 
 def expect_error(capsys, arguments, *parts):
@@ -82,97 +78,59 @@ def expect_error(capsys, arguments, *parts):
         assert part in captured.err
 
 
-# pneumo check
+# Commands
 
 
-def test_check_says_what_would_run(capsys):
-    assert main(["check"]) == 0
-    captured = capsys.readouterr()
-    assert captured.out.splitlines() == [
-        "data: Synthetic chest phantoms",
-        "combo raw: resize",
-        "combo trim_clahe: trim -> resize -> clahe",
-        "model dense: dense, random weights",
-        "model mobilenet_frozen: mobilenet075, ImageNet weights that Keras downloads",
-        "12 runs, report in reports/small/",
-    ]
-    assert captured.err == ""
-
-
-def test_check_looks_for_weights(capsys, folder):
-    replace_params("weights_dir: null", "weights_dir: weights")
-    assert main(["check"]) == 1
-    assert "weights/mobilenet075_imagenet_notop.weights.h5" in capsys.readouterr().err
-    (folder / "weights").mkdir()
-    for name in BACKBONES:
-        (folder / "weights" / f"{name}_imagenet_notop.weights.h5").touch()
-    assert main(["check"]) == 0
-    assert "mobilenet075, weights/mobilenet075_imagenet_notop.weights.h5\n" in capsys.readouterr().out
-
-
-def test_check_looks_for_external_test_sets(capsys, folder):
-    replace_params("external: {}", "external: {elsewhere: hospital}")
-    expect_error(capsys, ["check"], "external.elsewhere: Expected a folder. Received: hospital")
-    (folder / "hospital").mkdir()
-    assert main(["check"]) == 0
-    assert "external test set elsewhere: hospital" in capsys.readouterr().out
-
-
-def test_check_writes_nothing(folder):
-    before = sorted(folder.rglob("*"))
-    main(["check"])
-    assert sorted(folder.rglob("*")) == before
+def find_run_arguments(room, name):
+    tree = ast.parse((PACKAGE / room / f"{name.replace('-', '_')}.py").read_text())
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run")
+    return {argument.arg for argument in function.args.args}
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "parts"),
-    [
-        ("source: phantom", "source: photos", ["conf/data/", "kaggle", "photos"]),
-        ("n_train: 40", "n_trian: 40", ["n_trian"]),
-        ("n_train: 40", "n_train: many", ["n_train", "many"]),
-        ("tiles: 4", "tile: 4", ["combos.trim_clahe[1].clahe", "'tile'"]),
-        ("[trim,", "[trimm,", ["combos.trim_clahe[0]", "'trimm'"]),
-        ("raw: []", "raw:", ["combos.raw", "None"]),
-        ("dense: {}", "dens: {}", ["conf/model/", "dens"]),
-        ("dense: {}", "dense: {batch: 3}", ["batch"]),
-        ("dense: {}", "dense: {batch_size: 0}", ["dense", "batch_size"]),
-        ("seeds: [0, 1, 2]", "seeds: []", ["params.yaml: seeds"]),
-        ("experiment: small", "experiment: [", ["params.yaml", "not valid YAML"]),
-    ],
+    ("room", "entry"),
+    [(room, entry) for room in ("stages", "commands") for entry in getattr(cli, room.upper())],
+    ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_check_names_what_is_wrong(capsys, old, new, parts):
-    replace_params(old, new)
-    assert main(["check"]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    for part in parts:
-        assert part in error
+def test_every_command_has_a_function_that_takes_its_arguments(room, entry):
+    name, text, arguments = entry
+    given = {settings.get("dest", argument.lstrip("-")) for argument, settings in arguments}
+    if {"combo", "model", "seed"} <= given:
+        given = (given - {"combo", "model", "seed"}) | {"run"}
+    if name not in cli.WITHOUT_PARAMS:
+        given.add("params")
+    assert given == find_run_arguments(room, name)
+    assert text.endswith(".")
 
 
-def test_outside_of_a_project(capsys, tmp_path):
-    (tmp_path / "params.yaml").unlink()
-    expect_error(capsys, ["check"], "Expected params.yaml in the current folder")
-
-
-# Stages
-
-
-@pytest.mark.parametrize("name", EXPERIMENT_STAGES)
+@pytest.mark.parametrize("name", ["check", "download", "prepare", "audit", "compare"])
 def test_stages_of_the_whole_experiment(calls, name):
     assert main([name]) == 0
-    assert calls == [(name, load_params())]
+    assert calls == [(f"pneumo.stages.{name}", {"params": load_params()})]
 
 
-@pytest.mark.parametrize("name", COMBO_STAGES)
+@pytest.mark.parametrize("name", ["preprocess", "explain", "external"])
 def test_stages_of_a_combo(calls, name):
     assert main([name, "--combo", "raw"]) == 0
-    assert calls == [(name, load_params(), "raw")]
+    assert calls == [(f"pneumo.stages.{name}", {"params": load_params(), "combo": "raw"})]
 
 
-@pytest.mark.parametrize("name", RUN_STAGES)
+@pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_stages_of_a_run(calls, name):
     assert main([name, *RUN]) == 0
-    assert calls == [(name, load_params(), Run("small", "trim_clahe", "dense", 2))]
+    run = Run("small", "trim_clahe", "dense", 2)
+    assert calls == [(f"pneumo.stages.{name}", {"params": load_params(), "run": run})]
+
+
+def test_commands_without_params_need_no_project(calls, folder):
+    (folder / "params.yaml").unlink()
+    assert main(["predict", "model.pneumo", "a.jpeg", "folder"]) == 0
+    assert calls == [
+        (
+            "pneumo.commands.predict",
+            {"model": Path("model.pneumo"), "images": [Path("a.jpeg"), Path("folder")]},
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +138,8 @@ def test_stages_of_a_run(calls, name):
     [
         (["preprocess", "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
         (["explain", "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
-        (["external", "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
+        (["tune", "cnn", "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
+        (["weights", "--model", "cnn"], ["--model", "dense, mobilenet_frozen", "cnn"]),
         (["train", *RUN, "--combo", "clahe"], ["--combo", "raw, trim_clahe", "clahe"]),
         (["train", *RUN, "--model", "cnn"], ["--model", "dense, mobilenet_frozen", "cnn"]),
         (["evaluate", *RUN, "--seed", "3"], ["--seed", "0, 1, 2", "3"]),
@@ -191,62 +150,55 @@ def test_what_params_does_not_name_is_refused(capsys, calls, arguments, parts):
     assert calls == []
 
 
-def test_predict_prints_a_line_an_image(capsys, monkeypatch):
-    class FakePredictor:
-        def __init__(self, model):
-            assert model == Path("model.keras")
-
-        def predict(self, path):
-            share = 0.25 if path == Path("a.jpeg") else 0.9996
-            probabilities = {"normal": 1 - share, "pneumonia": share}
-            return SimpleNamespace(
-                label=max(probabilities, key=probabilities.get), probabilities=probabilities
-            )
-
-    fake = ModuleType("pneumo.prediction.predictor")
-    fake.Predictor = FakePredictor
-    monkeypatch.setitem(sys.modules, "pneumo.prediction.predictor", fake)
-    assert main(["predict", "model.keras", "a.jpeg", "b.jpeg"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "a.jpeg: normal  (normal 0.750  pneumonia 0.250)",
-        "b.jpeg: pneumonia  (normal 0.000  pneumonia 1.000)",
-    ]
+@pytest.mark.usefixtures("calls")
+def test_the_seed_of_a_search_is_none_of_the_experiment():
+    assert main(["tune", "cnn", "--combo", "raw", "--seed", "77"]) == 0
 
 
 # Errors and exit status
 
 
-def raise_in_download(monkeypatch, error):
-    def run(_):
-        raise error
-
-    monkeypatch.setattr(pneumo.stages, "download", SimpleNamespace(run=run), raising=False)
-
-
 def test_errors_for_people_are_shown_as_they_are(capsys, monkeypatch):
-    raise_in_download(monkeypatch, PneumoError("no such data set. Correct the handle."))
+    fail_with(monkeypatch, PneumoError("no such data set. Correct the handle."))
     expect_error(capsys, ["download"])
     main(["download"])
     assert capsys.readouterr().err == "pneumo: no such data set. Correct the handle.\n"
 
 
-def test_other_errors_are_one_line_too(capsys, monkeypatch):
-    raise_in_download(monkeypatch, OSError("disk\n  is full"))
-    expect_error(capsys, ["download"], "unexpected OSError: disk is full. Add --debug for the traceback.")
+def test_the_traceback_of_another_error_is_kept_in_a_file_that_the_message_names(capsys, monkeypatch):
+    fail_with(monkeypatch, OSError("disk\n  is full"))
+    expect_error(capsys, ["download"], "unexpected OSError: disk is full (traceback in logs/")
+    (path,) = Path("logs").iterdir()
+    assert path.name.endswith("_download.txt")
+    assert "Traceback (most recent call last)" in path.read_text()
+    assert "raise error\nOSError: disk\n  is full" in path.read_text()
+
+
+def test_a_missing_output_of_an_earlier_stage_is_named(capsys, monkeypatch):
+    fail_with(monkeypatch, FileNotFoundError(2, "No such file", "data/phantom/manifest.csv"))
+    expect_error(capsys, ["prepare"], "Expected data/phantom/manifest.csv", "Run `dvc repro`")
+    fail_with(monkeypatch, FileNotFoundError(2, "No such file", "/somewhere/else"))
+    expect_error(capsys, ["prepare"], "unexpected FileNotFoundError")
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "download"], ["download", "--debug"]])
 @pytest.mark.parametrize("error", [PneumoError("mend it"), OSError("disk is full")], ids=repr)
 def test_debug_lets_errors_through(monkeypatch, arguments, error):
-    raise_in_download(monkeypatch, error)
+    fail_with(monkeypatch, error)
     with pytest.raises(type(error), match=str(error)):
         main(arguments)
+    assert not Path("logs").exists()
 
 
 def test_interruption_has_a_status_of_its_own(capsys, monkeypatch):
-    raise_in_download(monkeypatch, KeyboardInterrupt())
+    fail_with(monkeypatch, KeyboardInterrupt())
     assert main(["download"]) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_outside_of_a_project(capsys, folder):
+    (folder / "params.yaml").unlink()
+    expect_error(capsys, ["check"], "Expected params.yaml in the current folder")
 
 
 @pytest.mark.parametrize(
@@ -268,3 +220,40 @@ def test_installed_command(folder, options, has_traceback):
     assert process.returncode == 1
     assert ("Traceback" in process.stderr) == has_traceback
     assert "Expected params.yaml in the current folder" in process.stderr.splitlines()[-1]
+
+
+# TensorFlow's messages
+
+IMPORT_AND_COMPUTE = """
+from pneumo.base.messages import hold_messages, quieten_tensorflow
+{quieten}
+with hold_messages():
+    import keras
+keras.ops.ones(3) + 1
+"""
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="with a GPU, messages are shown")
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_backend_says_nothing_of_the_machine_unless_asked(debug):
+    script = IMPORT_AND_COMPUTE.format(quieten="" if debug else "quieten_tensorflow()")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TF_CPP")}
+    environment |= {"PNEUMO_DEBUG": "1"} if debug else {}
+    command = [sys.executable, "-c", script]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert process.stdout == ""
+    assert ("oneDNN" in process.stderr) == debug
+    assert debug or process.stderr == ""
+
+
+def test_messages_of_a_failed_import_are_shown(capfd):
+    def fail():
+        with hold_messages():
+            os.write(2, b"what went wrong\n")
+            importlib.import_module("no_such_module")
+
+    with pytest.raises(ModuleNotFoundError):
+        fail()
+    assert capfd.readouterr().err == "what went wrong\n"
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
