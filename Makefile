@@ -1,9 +1,13 @@
 # make repro runs the pipeline, make test runs the tests; both install what they need into .venv first.
+# make repro EXPERIMENT=name runs a file of conf/experiment/; an own params.yaml is kept there first.
 PYTHON ?= python3
+EXPERIMENT ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test test-all lint format lock earlier-systems browser postgresql clean
 repro: .venv/.installed
+	$(if $(EXPERIMENT),pneumo use $(EXPERIMENT))
+	pneumo check
 	dvc repro
 
 test: .venv/.installed
