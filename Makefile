@@ -4,7 +4,7 @@ PYTHON ?= python3
 EXPERIMENT ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all lint format lock earlier-systems browser postgresql clean
+.PHONY: repro test test-ci test-all lint format lock earlier-systems browser postgresql clean
 repro: .venv/.installed
 	$(if $(EXPERIMENT),pneumo use $(EXPERIMENT))
 	pneumo check
@@ -12,6 +12,9 @@ repro: .venv/.installed
 
 test: .venv/.installed
 	pytest
+
+test-ci: .venv/.installed
+	pytest -m "not slow"
 
 test-all: .venv/.installed
 	pytest -m "slow or not slow"

@@ -1,7 +1,12 @@
+import json
+import platform
 import shutil
+from importlib.metadata import version
 
+import keras
 import pandas as pd
 
+from pneumo.base.artifacts import hash_file
 from pneumo.cli import main
 from workspace import edit_manifest, swap_test_labels
 
@@ -40,3 +45,24 @@ def test_train_does_not_look_at_test_labels(workspace, phantom_data):
         "predictions.csv",
         "run.json",
     ]
+
+
+def test_run_json_says_under_what_a_run_was_trained(trained):
+    record = json.loads((trained / "models/tiny/raw/cnn/0/run.json").read_text())
+    assert record["backend"] == keras.backend.backend()
+    assert record["versions"]["keras"] == version("keras")
+    assert record["versions"][record["backend"]] == version(record["backend"])
+    assert record["versions"]["python"] == platform.python_version()
+    assert record["device"] in keras.distribution.list_devices()
+    assert record["processor"]
+    hashes = {
+        "requirements.lock": None,
+        "manifest.csv": hash_file(trained / "data/phantom/manifest.csv"),
+        "images.npy": hash_file(trained / "data/phantom/raw/images.npy"),
+    }
+    assert record["hashes"] == hashes
+    assert record["weights"] == {"pretrained": None, "file": None, "sha256": None}
+    assert record["recipe"]["network"]["filters"] == [4]
+    assert record["recipe"]["phases"]["fit"]["optimizer"] == "adam"
+    seconds = json.loads((trained / "models/.seconds/tiny/raw/cnn/0.json").read_text())
+    assert seconds["train_s"] > 0
