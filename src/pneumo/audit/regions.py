@@ -70,9 +70,9 @@ def fill_part(image: Image, part: npt.NDArray[np.bool_]) -> Image:
 def erase_markers(image: Image) -> Image:
     """Paint over burnt-in letters outside the thorax, from the pixels around them.
 
-    Letters are found as narrow strokes much brighter than their surroundings. Thin bright bones and tubes near
-    the border can be painted over as well. The thorax stays as it is. Where a letter was can remain visible
-    as a smooth spot, so a model that uses only the place of a marker may not be found out.
+    Letters are found as narrow strokes much brighter than their surroundings. Thin bright bones and tubes
+    near the border can be painted over as well. The thorax stays as it is. A smooth spot remains where a
+    letter was, so a model that uses only the place of a marker may not be found out.
 
     Args:
         image: uint8 array of shape (size_px, size_px).
