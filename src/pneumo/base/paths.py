@@ -28,9 +28,9 @@ def images_path(source: str, combo: str) -> Path:
     return DATA_DIR / source / combo / "images.npy"
 
 
-def audit_dir(experiment: str) -> Path:
-    """Folder of what `audit` found."""
-    return report_dir(experiment) / "audit"
+def audit_dir(source: str) -> Path:
+    """Folder of what `audit` found in a source's images."""
+    return DATA_DIR / source / "audit"
 
 
 def explanations_dir(experiment: str, combo: str) -> Path:
