@@ -132,7 +132,7 @@ def test_training_depends_on_nothing_it_does_not_need(project, edit):
 
 
 def test_another_title_and_path_of_the_same_images_train_nothing(project):
-    # All at once, since each `dvc repro` takes its time: everything before training runs, with the same outcome.
+    # All edits at once, as each run takes its time: what precedes training runs, with the same outcome.
     project.edit("{source: phantom,", "{source: phantom, title: Other phantoms,")
     append(project.root / "src/pneumo/data/sources/local.py", DOCSTRING)
     append(project.root / "src/pneumo/preprocessing/steps.py", DOCSTRING)

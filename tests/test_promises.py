@@ -49,7 +49,7 @@ def test_switching_to_another_experiment_and_back_trains_nothing_twice(project):
     first = project.hash_outputs()
     project.edit("experiment: tiny", "experiment: other")
     ran = project.repro()
-    # Training is the same run under another name, so it comes from DVC's cache; the data are not looked at again.
+    # The data are not looked at again.
     assert not {stage.partition("@")[0] for stage in ran} & {"download", "prepare", "audit", "preprocess"}
     assert (project.root / "reports/other/index.html").is_file()
     project.edit("experiment: other", "experiment: tiny")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pneumo.audit import attribution
+from pneumo.base.errors import PneumoError
 from pneumo.training.networks import build_classifier
 from pneumo.training.recipe import Monitor, Network, Phase, Recipe, Weights
 
@@ -91,6 +92,64 @@ def test_what_speaks_against_a_class_is_not_shown_for_it(method):
         assert not each[row + 3 : row + 5, column + 3 : column + 5].any()
 
 
+def cover_naively(image, row, column):
+    """Return an image with one of 8 x 8 patches filled with the mean of the rest, and the patch's pixels."""
+    size_px = len(image)
+    edges = [round(k * size_px / 8) for k in range(9)]
+    rows, columns = range(edges[row], edges[row + 1]), range(edges[column], edges[column + 1])
+    patch = [(i, j) for i in rows for j in columns]
+    rest = [int(image[i, j]) for i in range(size_px) for j in range(size_px) if (i, j) not in set(patch)]
+    covered = image.copy()
+    for place in patch:
+        covered[place] = round(sum(rest) / len(rest))
+    return covered, patch
+
+
+@pytest.mark.parametrize("size_px", [32, 30])
+def test_patches_lie_side_by_side(size_px):
+    patches = attribution.find_patches(size_px)
+    assert patches.shape == (64, size_px, size_px)
+    assert (patches.sum(axis=0) == 1).all()
+    image = make_images(1, size_px)[0, ..., 0]
+    for number in (0, 1, 8, 37, 63):
+        _, expected = cover_naively(image, *divmod(number, 8))
+        assert {(int(i), int(j)) for i, j in np.argwhere(patches[number])} == set(expected)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_occlusion_is_the_fall_of_the_score_patch_by_patch(n_classes):
+    scorer = attribution.open_classifier(build("cnn", n_classes, **NETWORKS["cnn"]))
+    images, classes = make_images(2), np.array([1, 0])
+    found = attribution.map_occlusion(scorer, images, classes)
+    for image, k, each in zip(images, classes, found, strict=True):
+        as_is = attribution.score_images(scorer, image[None])[0, k]
+        falls = np.zeros((8, 8))
+        for row, column in np.ndindex(8, 8):
+            covered, _ = cover_naively(image[..., 0], row, column)
+            falls[row, column] = as_is - attribution.score_images(scorer, covered[None, ..., None])[0, k]
+        expected = attribution._enlarge(np.maximum(falls, 0)[None], SIZE_PX)[0]
+        assert expected.any()
+        np.testing.assert_allclose(each, expected, atol=1e-5)
+
+
+def test_what_is_covered_leaves_no_trace_in_the_image_that_is_scored(monkeypatch):
+    images = make_images(1)
+    images[0, :4, :4] = 255
+    covered = []
+    scorer = attribution.open_classifier(build_spot_finder())
+    score = attribution.score_images
+
+    def keep(scorer, pixels):
+        covered.append(pixels)
+        return score(scorer, pixels)
+
+    monkeypatch.setattr(attribution, "score_images", keep)
+    for grey in (255, 0):
+        images[0, :4, :4] = grey
+        attribution.map_occlusion(scorer, images, np.ones(1, np.int64))
+    np.testing.assert_array_equal(covered[1][0], covered[3][0])
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("name", ["cnn", "mobilenet075"])
 def test_gradients_agree_with_the_backend_s(name, n_classes):
@@ -131,8 +190,8 @@ def test_maps_change_when_the_weights_are_shuffled():
     attribution.shuffle_weights(scorer, seed=1)
     after = attribution.draw_maps(scorer, images, classes)
     for name, maps in before.items():
-        assert attribution.correlate_maps(maps, again[name]) == pytest.approx(1)
-        assert attribution.correlate_maps(maps, after[name]) < 0.9
+        assert attribution.correlate_maps(maps, again[name]) == pytest.approx(np.ones(3))
+        assert np.nanmean(attribution.correlate_maps(maps, after[name])) < 0.9
     for old, new in zip(values, scorer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, np.sort(new, axis=None))
 
@@ -145,11 +204,43 @@ def test_the_first_map_is_the_first_of_all(name):
     np.testing.assert_array_equal(attribution.draw_first_map(scorer, images, classes), first)
 
 
-def test_correlation_of_maps():
+def test_correlation_of_maps_is_that_of_their_pixels():
+    generator = np.random.default_rng(0)
+    maps, others = generator.random((3, 8, 8)), generator.random((3, 8, 8))
+    others[1] += maps[1]
+    expected = [
+        np.corrcoef(each.ravel(), other.ravel())[0, 1] for each, other in zip(maps, others, strict=True)
+    ]
+    np.testing.assert_allclose(attribution.correlate_maps(maps, others), expected)
+
+
+def test_a_constant_map_has_no_correlation():
     maps = np.random.default_rng(0).random((2, 8, 8))
-    assert attribution.correlate_maps(maps, 3 * maps + 1) == pytest.approx(1)
-    assert attribution.correlate_maps(maps, -maps) == pytest.approx(-1)
-    assert attribution.correlate_maps(maps, np.zeros_like(maps)) == 0
+    others = maps.copy()
+    others[1] = 0.1
+    found = attribution.correlate_maps(maps, others)
+    assert found[0] == pytest.approx(1)
+    assert np.isnan(found[1])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_saved_network_gives_the_same_scores(name, tmp_path):
+    model = build(name, **NETWORKS[name])
+    model.save(tmp_path / "model.keras")
+    scores = attribution.score_images(attribution.load_scorer(tmp_path / "model.keras"), make_images())
+    expected = attribution.score_images(attribution.open_classifier(model), make_images())
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no network"])
+def test_a_file_that_is_no_network_is_named(content, tmp_path):
+    path = tmp_path / "model.keras"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(
+        PneumoError, match=r"Expected a network that pneumo has trained\. Received: .*model\.keras"
+    ):
+        attribution.load_scorer(path)
 
 
 def test_views_are_scored_each_on_its_own():

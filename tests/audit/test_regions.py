@@ -37,12 +37,40 @@ def test_the_lungs_of_phantoms_lie_in_the_thorax(seed):
     assert lungs[regions.find_thorax(CANVAS_PX)].sum() > 0.98 * lungs.sum()
 
 
-def test_blanking_leaves_the_rest_as_it_was():
-    image, thorax = make_image(), regions.find_thorax(SIZE_PX)
-    without, only = regions.blank_thorax(image), regions.keep_thorax(image)
-    np.testing.assert_array_equal(without[~thorax], image[~thorax])
-    np.testing.assert_array_equal(only[thorax], image[thorax])
-    assert np.unique(without[thorax]).tolist() == np.unique(only[~thorax]).tolist() == [round(image.mean())]
+def fill_naively(image, is_removed):
+    height, width = image.shape
+    places = [(row, column) for row in range(height) for column in range(width)]
+    kept = [int(image[place]) for place in places if not is_removed[place]]
+    filled = image.copy()
+    for place in places:
+        if is_removed[place]:
+            filled[place] = round(sum(kept) / len(kept))
+    return filled
+
+
+@pytest.mark.parametrize(
+    ("remove", "is_thorax_removed"), [(regions.blank_thorax, True), (regions.keep_thorax, False)]
+)
+class TestRemoval:
+    def test_the_rest_stays_and_its_mean_fills_the_part(self, remove, is_thorax_removed):
+        image = make_image()
+        image[20:44, 20:44] += 100
+        is_removed = regions.find_thorax(SIZE_PX) == is_thorax_removed
+        np.testing.assert_array_equal(remove(image), fill_naively(image, is_removed))
+
+    @pytest.mark.parametrize("grey", [0, 255])
+    def test_nothing_depends_on_the_part_that_is_removed(self, remove, is_thorax_removed, grey):
+        image = make_image()
+        other = image.copy()
+        other[regions.find_thorax(SIZE_PX) == is_thorax_removed] = grey
+        np.testing.assert_array_equal(remove(other), remove(image))
+
+    def test_the_image_itself_is_not_changed(self, remove, is_thorax_removed):
+        image = make_image()
+        before = image.copy()
+        changed = remove(image) != image
+        np.testing.assert_array_equal(image, before)
+        assert not changed[regions.find_thorax(SIZE_PX) != is_thorax_removed].any()
 
 
 def test_markers_are_found_and_painted_over(marked):
@@ -62,6 +90,13 @@ def test_bright_strokes_inside_the_thorax_are_no_markers():
     image = make_image()
     image[30, 20:44] = 255
     assert not regions.find_markers(image).any()
+
+
+def test_the_thorax_stays_as_it_is_where_a_marker_touches_it():
+    image, thorax = make_image() // 4, regions.find_thorax(SIZE_PX)
+    image[:14, 9:11] = 255  # a stroke from the border into the thorax
+    assert regions.find_markers(image)[:8, 9:11].all()
+    np.testing.assert_array_equal(regions.erase_markers(image)[thorax], image[thorax])
 
 
 def test_attention_spread_evenly_lies_outside_by_area():

@@ -1,17 +1,22 @@
-"""What in an image speaks for a network's decision: Grad-CAM and occlusion, and whether to believe them.
+"""Maps of the pixels that a network's decision rests on: Grad-CAM and occlusion, and a sanity check of them.
 
-A score here is a logit, the network's output before its last activation: probabilities near 0 and 1 no longer
-move when the image changes. For two classes the score of the second is the logit, that of the first its
-negative.
+A score here is a logit, the network's output before its last activation. Probabilities near 0 and 1 hardly
+change when the image changes; logits do. For two classes the score of the second class is the logit and the
+score of the first is its negative.
 """
 
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
 import numpy.typing as npt
+
+from pneumo.audit import regions
+from pneumo.base.errors import PneumoError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -25,7 +30,7 @@ _STEP_FRACTION = 0.01  # of the features' standard deviation
 
 @dataclass(frozen=True)
 class Scorer:
-    """A classifier, opened up; its parts share their weights.
+    """A classifier and its parts, which share their weights.
 
     Attributes:
         model: uint8 images of shape (n, size_px, size_px, 1) -> logits of shape (n, 1) or (n, n_classes).
@@ -41,8 +46,24 @@ class Scorer:
     rest: keras.Model
 
 
+def load_scorer(path: Path) -> Scorer:
+    """Load a network that `train` saved.
+
+    Args:
+        path: of a model.keras.
+
+    Raises:
+        PneumoError: there is no such file, or Keras cannot read it.
+    """
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise PneumoError(f"Expected a network that pneumo has trained. Received: {path}") from error
+    return open_classifier(model)
+
+
 def open_classifier(model: keras.Model) -> Scorer:
-    """Open up a classifier of `networks.build_classifier`; from then on it gives logits itself."""
+    """Split a classifier of `networks.build_classifier` into its parts; it gives logits from then on."""
     owner = model.get_layer("head") if any(layer.name == "head" for layer in model.layers) else model
     owner.get_layer("probability").activation = keras.activations.linear
     collapse = next(
@@ -77,10 +98,23 @@ def find_probabilities(scores: FloatArray) -> FloatArray:
     return exponents / exponents.sum(axis=1, keepdims=True)
 
 
+def predict_probabilities(scorer: Scorer, images: Images) -> FloatArray:
+    """Return the probability of each class, float array of shape (n, n_classes).
+
+    Args:
+        scorer: the network.
+        images: uint8 array of shape (n, size_px, size_px, 1).
+    """
+    return find_probabilities(score_images(scorer, images))
+
+
 def score_views(
     scorer: Scorer, images: Images, views: Mapping[str, Callable[[Image], Image]]
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Return a model's probabilities for images as they are, and for each view of them.
+    """Return the probabilities for images as they are, and for each view of them.
+
+    The images as they are are predicted here as well, not taken from predictions.csv, so that both sides of a
+    comparison come from the same computation.
 
     Args:
         scorer: the network.
@@ -90,15 +124,13 @@ def score_views(
     Returns:
         Float arrays of shape (n, n_classes).
     """
-
-    def predict(pixels: Images) -> FloatArray:
-        return find_probabilities(score_images(scorer, pixels))
-
     changed = {
-        name: predict(np.array([change(image[..., 0]) for image in images])[..., None])
+        name: predict_probabilities(
+            scorer, np.array([change(image[..., 0]) for image in images], np.uint8)[..., None]
+        )
         for name, change in views.items()
     }
-    return predict(images), changed
+    return predict_probabilities(scorer, images), changed
 
 
 def draw_maps(scorer: Scorer, images: Images, classes: IntArray) -> dict[str, FloatArray]:
@@ -107,7 +139,7 @@ def draw_maps(scorer: Scorer, images: Images, classes: IntArray) -> dict[str, Fl
     Args:
         scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
-        classes: int array of shape (n,), the class to explain for each.
+        classes: int array of shape (n,), the class to explain for each image.
 
     Returns:
         name -> float array of shape (n, size_px, size_px), 0 or more.
@@ -118,7 +150,7 @@ def draw_maps(scorer: Scorer, images: Images, classes: IntArray) -> dict[str, Fl
 
 
 def draw_first_map(scorer: Scorer, images: Images, classes: IntArray) -> FloatArray:
-    """Draw the first of the maps of `draw_maps` alone."""
+    """Draw only the first of the maps of `draw_maps`."""
     gradients = map_gradients(scorer, images, classes)
     return map_occlusion(scorer, images, classes) if gradients is None else gradients
 
@@ -126,13 +158,13 @@ def draw_first_map(scorer: Scorer, images: Images, classes: IntArray) -> FloatAr
 def map_gradients(scorer: Scorer, images: Images, classes: IntArray) -> FloatArray | None:
     """Draw Grad-CAM: the last feature maps, weighted by how much each raises the score of a class.
 
-    A map's weight is the derivative of the score by an offset to the whole map, taken as a difference
-    quotient: Keras has no gradients that all of its backends share, and the layers behind the maps are few.
+    A map's weight is the derivative of the score with respect to an offset to the whole map. It is a
+    difference quotient, because Keras has no gradients that all of its backends share.
 
     Args:
         scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
-        classes: int array of shape (n,), the class to explain for each.
+        classes: int array of shape (n,), the class to explain for each image.
 
     Returns:
         float array of shape (n, size_px, size_px), 0 or more; None for a network without convolutions.
@@ -155,49 +187,68 @@ def map_gradients(scorer: Scorer, images: Images, classes: IntArray) -> FloatArr
 
 
 def map_occlusion(scorer: Scorer, images: Images, classes: IntArray) -> FloatArray:
-    """Cover one patch after the other with the image's mean and see how far the score of a class falls.
+    """Cover one patch at a time and measure by how much the score of a class falls.
+
+    A patch is filled with the mean of the rest of the image.
 
     Args:
         scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
-        classes: int array of shape (n,), the class to explain for each.
+        classes: int array of shape (n,), the class to explain for each image.
 
     Returns:
         float array of shape (n, size_px, size_px): the fall, 0 where covering raises the score.
 
     Source: Zeiler and Fergus 2014, doi:10.1007/978-3-319-10590-1_53.
     """
-    edges = np.linspace(0, images.shape[1], N_PATCHES + 1).round().astype(int)
-    covered = np.repeat(images, N_PATCHES**2, axis=0)
-    for number, copy in enumerate(covered):
-        row, column = divmod(number % N_PATCHES**2, N_PATCHES)
-        copy[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = round(float(copy.mean()))
+    patches = find_patches(images.shape[1])
     as_is = score_images(scorer, images)[np.arange(len(images)), classes]
-    scores = score_images(scorer, covered)[np.arange(len(covered)), np.repeat(classes, N_PATCHES**2)]
-    falls = as_is[:, None] - scores.reshape(len(images), -1)
+    falls = np.empty((len(images), len(patches)))
+    for row, image in enumerate(images):
+        covered = np.array([regions.fill_part(image[..., 0], patch) for patch in patches])
+        falls[row] = as_is[row] - score_images(scorer, covered[..., None])[:, classes[row]]
     return _enlarge(np.maximum(falls, 0).reshape(-1, N_PATCHES, N_PATCHES), images.shape[1])
 
 
+def find_patches(size_px: int) -> npt.NDArray[np.bool_]:
+    """Return the patches of `map_occlusion`, row by row.
+
+    Args:
+        size_px: height and width of the image, N_PATCHES or more.
+
+    Returns:
+        bool array of shape (N_PATCHES ** 2, size_px, size_px); each pixel lies in one patch.
+    """
+    edges = np.linspace(0, size_px, N_PATCHES + 1).round().astype(int)
+    patch_of_px = np.repeat(np.arange(N_PATCHES), np.diff(edges))
+    numbers = patch_of_px[:, None] * N_PATCHES + patch_of_px[None, :]
+    return numbers == np.arange(N_PATCHES**2)[:, None, None]
+
+
 def shuffle_weights(scorer: Scorer, seed: int) -> None:
-    """Shuffle the values within every weight array: the same network, but nothing learnt is left in it."""
+    """Shuffle the values within each weight array: the same network without anything that it has learnt."""
     generator = np.random.default_rng(seed)
     arrays = scorer.model.get_weights()
     scorer.model.set_weights([generator.permutation(each.ravel()).reshape(each.shape) for each in arrays])
 
 
-def correlate_maps(maps: FloatArray, others: FloatArray) -> float:
-    """Return the mean correlation of maps with others of the same images.
+def correlate_maps(maps: FloatArray, others: FloatArray) -> FloatArray:
+    """Return the Pearson correlation of each map with another map of the same image.
 
     Args:
         maps: float array of shape (n, size_px, size_px).
-        others: likewise. Pairs in which one map is the same everywhere count as 0.
+        others: likewise.
+
+    Returns:
+        float array of shape (n,); nan where a map is constant, so that no correlation is defined.
     """
     rows, other_rows = (
         each.reshape(len(each), -1) - each.mean(axis=(1, 2))[:, None] for each in (maps, others)
     )
+    is_constant = np.array([np.ptp(each, axis=(1, 2)) == 0 for each in (maps, others)]).any(axis=0)
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(other_rows, axis=1)
     products = (rows * other_rows).sum(axis=1)
-    return float(np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0).mean())
+    return np.divide(products, norms, out=np.full(len(maps), np.nan), where=~is_constant)
 
 
 def _spread(outputs: npt.NDArray[np.float32]) -> FloatArray:

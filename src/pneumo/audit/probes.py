@@ -1,6 +1,9 @@
-"""What a trained model answers when parts of the images are gone, and which images show best how it decides.
+"""What a trained model answers when parts of the images are removed, and which images show how it decides.
 
-Nothing here runs a network: scores and attention come in as arrays.
+Nothing here runs a network: scores and maps come in as arrays.
+
+A probe speaks about one trained network. Its interval is over patients, and it is a problem only where the
+whole interval lies beyond the limit. Over the seeds of a model, problems are counted and not judged again.
 """
 
 from collections.abc import Mapping
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pneumo.audit import regions
 from pneumo.evaluation import resampling
@@ -22,7 +26,7 @@ VIEWS = {
 }
 GROUPS = ("certain and right", "certain and wrong", "undecided")
 N_DRAWS = 500
-SHORTCUT_AUC = 0.6  # what cannot see lungs should be near 0.5
+SHORTCUT_AUC = 0.6  # without lungs, a model should be near 0.5
 MARKED_FALL = 0.01
 EVEN_ATTENTION = 0.39  # the share of the image that lies outside the thorax
 SAME_MAPS = 0.5
@@ -30,13 +34,13 @@ SAME_MAPS = 0.5
 
 @dataclass(frozen=True)
 class Probe:
-    """What one question to a model came to.
+    """The answer to one question about a trained network.
 
     Attributes:
         check: its name.
-        value: a ROC AUC, a share or a correlation.
-        low, high: 95 % interval over patients of a ROC AUC, else nan.
-        is_problem: whether the model's score should be read with this in mind.
+        value: a ROC AUC, a share or a correlation; nan where it is not defined.
+        low, high: 95 % interval over patients; nan where it is not defined.
+        is_problem: the interval shows a problem. False does not show that there is none.
     """
 
     check: str
@@ -52,17 +56,18 @@ def probe_views(
     probabilities: FloatArray,
     views: Mapping[str, FloatArray],
 ) -> list[Probe]:
-    """Score a model on the images as they are and with parts of them gone.
+    """Score a model on the images as they are and with parts of them removed.
 
     Args:
         y_true: int array of shape (n,), class numbers.
         patients: str array of shape (n,).
         probabilities: float array of shape (n, n_classes), for the images as they are.
-        views: keys of VIEWS -> float array of shape (n, n_classes), for the images so changed.
+        views: keys of VIEWS -> float array of shape (n, n_classes), for the changed images.
 
     Returns:
-        `as_is`, which is no problem, and one Probe a view. To tell the classes apart without the thorax is a
-        problem, and so is a fall by more than MARKED_FALL where only surroundings or markers are gone.
+        `as_is`, which is never a problem, and one Probe a view. Without the thorax, an AUC above SHORTCUT_AUC
+        is a problem. Where only surroundings or markers are removed, a fall of the AUC by more than
+        MARKED_FALL is a problem.
     """
     weights = np.vstack([np.ones(len(y_true)), resampling.draw_weights(patients, y_true, N_DRAWS, seed=0)])
     areas = {
@@ -72,34 +77,80 @@ def probe_views(
     probes = []
     for name, drawn in areas.items():
         low, high = resampling.find_interval(drawn[1:])
-        fall = resampling.find_interval(areas["as_is"][1:] - drawn[1:])
-        is_problem = low > SHORTCUT_AUC if name == "without_thorax" else fall[0] > MARKED_FALL
+        least_fall, _ = resampling.find_interval(areas["as_is"][1:] - drawn[1:])
+        is_problem = low > SHORTCUT_AUC if name == "without_thorax" else least_fall > MARKED_FALL
         probes.append(Probe(name, float(drawn[0]), low, high, bool(is_problem)))
     return probes
 
 
 def probe_attention(attention: FloatArray) -> Probe:
-    """Say how much of a model's attention lies outside the thorax, on average over images.
+    """Return the share of a model's attention outside the thorax, its mean over images.
 
     Args:
-        attention: float array of shape (n, size_px, size_px), 0 or more. As much outside as if it were spread
-            evenly is a problem. Images without any attention are left out.
+        attention: float array of shape (n, size_px, size_px), 0 or more, one image a patient, chosen at
+            random. Images without any attention are left out.
+
+    Returns:
+        A Probe. It is a problem if more attention lies outside than if it were spread evenly.
     """
     shares = np.array([regions.score_outside(each) for each in attention])
-    value = float(np.nanmean(shares)) if np.isfinite(shares).any() else float("nan")
-    return Probe("attention_outside", value, float("nan"), float("nan"), bool(value >= EVEN_ATTENTION))
+    value, low, high = _average(shares)
+    return Probe("attention_outside", value, low, high, low > EVEN_ATTENTION)
 
 
-def probe_maps(correlation: float) -> Probe:
-    """Say whether maps show what was learnt.
+def probe_maps(correlations: FloatArray) -> Probe:
+    """Compare a model's maps with those of the same network with shuffled weights.
 
     Args:
-        correlation: of a model's maps with those of the same network with shuffled weights. If they are
-            alike, the maps show the image and the architecture, not the training.
+        correlations: float array of shape (n,), of the two maps of each image, one image a patient, chosen at
+            random; nan where not defined, which is left out.
+
+    Returns:
+        A Probe. It is a problem if the maps are alike: they then show the image and not what was learnt.
 
     Source: Adebayo et al. 2018, Sanity Checks for Saliency Maps.
     """
-    return Probe("map_correlation", correlation, float("nan"), float("nan"), correlation > SAME_MAPS)
+    value, low, high = _average(correlations)
+    return Probe("map_correlation", value, low, high, low > SAME_MAPS)
+
+
+def average_seeds(probes: pd.DataFrame) -> pd.DataFrame:
+    """Average the probes of a model over its seeds.
+
+    Args:
+        probes: the fields of Probe, and `model` and `seed`.
+
+    Returns:
+        One row a `model` and `check`, in the order in which they first occur: `n_seeds`; `value`, `lowest`
+        and `highest`, the mean and the range over seeds; `n_problems`, how many seeds have a problem.
+    """
+    return (
+        probes.groupby(["model", "check"], sort=False)
+        .agg(
+            n_seeds=("seed", "size"),
+            value=("value", "mean"),
+            lowest=("value", "min"),
+            highest=("value", "max"),
+            n_problems=("is_problem", "sum"),
+        )
+        .reset_index()
+    )
+
+
+def select_sample(patients: npt.NDArray[np.object_], n: int, seed: int) -> IntArray:
+    """Choose images at random, one a patient.
+
+    Args:
+        patients: str array of shape (n_images,).
+        n: how many to choose; all patients where there are fewer.
+        seed: of the choice.
+
+    Returns:
+        Row numbers, rising.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(patients))
+    _, firsts = np.unique(patients[shuffled].astype(str), return_index=True)
+    return np.sort(shuffled[np.sort(firsts)[:n]])
 
 
 def select_gallery(
@@ -109,18 +160,18 @@ def select_gallery(
     patients: npt.NDArray[np.object_],
     n_each: int,
 ) -> dict[str, IntArray]:
-    """Choose the images that show best how a model decides.
+    """Choose the images that show how a model decides.
 
     Args:
         y_true: int array of shape (n,), class numbers.
         y_pred: int array of shape (n,), decisions.
-        margins: float array of shape (n,), how far each decision is from the other; 0 or more.
+        margins: float array of shape (n,), how far each decision is from the other one; 0 or more.
         patients: str array of shape (n,); a group has one image of a patient.
         n_each: images a group.
 
     Returns:
-        For each of GROUPS at most n_each row numbers: the rightly decided of greatest margin, the wrongly
-        decided of greatest margin, and those of least margin.
+        For each of GROUPS at most n_each row numbers: right decisions with the largest margins, wrong
+        decisions with the largest margins, and decisions with the smallest margins.
     """
     falling = np.argsort(-margins, kind="stable")
     is_right = y_pred[falling] == y_true[falling]
@@ -133,11 +184,11 @@ def select_gallery(
 
 
 def find_margins(probabilities: FloatArray, threshold: float | None) -> FloatArray:
-    """Return how far each decision is from the other, in logits, float array of shape (n,).
+    """Return how far each decision is from the other one, in logits, float array of shape (n,).
 
     Args:
         probabilities: float array of shape (n, n_classes).
-        threshold: of the second of two classes; None takes the class of most probability.
+        threshold: of the second of two classes; None takes the most probable class.
     """
     logs = np.log(np.clip(probabilities, 1e-9, 1))
     if threshold is None:
@@ -145,3 +196,14 @@ def find_margins(probabilities: FloatArray, threshold: float | None) -> FloatArr
         return ordered[:, -1] - ordered[:, -2]
     at = np.clip(threshold, 1e-9, 1 - 1e-9)
     return np.abs(logs[:, 1] - logs[:, 0] - np.log(at / (1 - at)))
+
+
+def _average(values: FloatArray) -> tuple[float, float, float]:
+    """Return the mean of independent values and its bootstrap interval; of fewer than two, no interval."""
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan"), float("nan")
+    if len(values) == 1:
+        return float(values[0]), float("nan"), float("nan")
+    drawn = np.random.default_rng(0).choice(values, size=(N_DRAWS, len(values))).mean(axis=1)
+    return float(values.mean()), *resampling.find_interval(drawn)

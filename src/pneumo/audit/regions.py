@@ -1,8 +1,11 @@
-"""Where in an image the thorax is, and images with a part blanked: to ask a model what it looks at.
+"""Where the thorax lies in an image, and images with one part removed.
 
-The thorax is taken to lie in an ellipse in the middle. On the real images, squashed to a square, it holds the
-lungs of all but oddly centred ones, and leaves out corners, borders, arms and most of the burnt-in markers.
-After a combo that crops, the lungs reach beyond it.
+The thorax is taken to lie in an ellipse in the middle of the image. On the real images, squashed to a square,
+the ellipse holds the lungs of nearly all images. It leaves out the corners, the borders, the arms and most
+burnt-in markers. After a combo that crops, the lungs reach beyond the ellipse.
+
+A part that is removed is filled with the mean of the part that stays. The result therefore depends on nothing
+that was removed.
 """
 
 from typing import Any
@@ -26,20 +29,50 @@ def find_thorax(size_px: int) -> npt.NDArray[np.bool_]:
 
 
 def blank_thorax(image: Image) -> Image:
-    """Fill the thorax with the image's mean: what a model says now, it does not say of lungs."""
-    return _fill(image, find_thorax(len(image)))
+    """Fill the thorax with the mean of its surroundings.
+
+    Args:
+        image: uint8 array of shape (size_px, size_px).
+
+    Returns:
+        The same shape and type. It does not depend on any pixel of the thorax.
+    """
+    return fill_part(image, find_thorax(len(image)))
 
 
 def keep_thorax(image: Image) -> Image:
-    """Fill everything but the thorax with the image's mean."""
-    return _fill(image, ~find_thorax(len(image)))
+    """Fill the surroundings of the thorax with the mean of the thorax.
+
+    Args:
+        image: uint8 array of shape (size_px, size_px).
+
+    Returns:
+        The same shape and type. It does not depend on any pixel outside the thorax.
+    """
+    return fill_part(image, ~find_thorax(len(image)))
+
+
+def fill_part(image: Image, part: npt.NDArray[np.bool_]) -> Image:
+    """Fill a part of an image with the mean of the rest.
+
+    Args:
+        image: uint8 array of shape (height, width).
+        part: bool array of the same shape, true where the image is filled; at least one value is false.
+
+    Returns:
+        A new array. It does not depend on the pixels that were filled.
+    """
+    filled = image.copy()
+    filled[part] = round(float(image[~part].mean()))
+    return filled
 
 
 def erase_markers(image: Image) -> Image:
-    """Paint over burnt-in letters outside the thorax from what surrounds them.
+    """Paint over burnt-in letters outside the thorax, from the pixels around them.
 
-    Letters are what is narrow and much brighter than its surroundings. Thin bright bones and tubes at the
-    edge of the picture can go with them.
+    Letters are found as narrow strokes much brighter than their surroundings. Thin bright bones and tubes
+    near the border can be painted over as well. The thorax stays as it is. A smooth spot remains where a
+    letter was, so a model that uses only the place of a marker may not be found out.
 
     Args:
         image: uint8 array of shape (size_px, size_px).
@@ -52,24 +85,20 @@ def erase_markers(image: Image) -> Image:
 
 
 def find_markers(image: Image) -> npt.NDArray[np.bool_]:
-    """Return where `erase_markers` paints, bool of the image's shape."""
+    """Return where `erase_markers` paints, bool of the image's shape, false in the thorax."""
     width = max(3, round(_STROKE_FRACTION * len(image)))
     above: Any = cv2.morphologyEx(image, cv2.MORPH_TOPHAT, np.ones((width, width), np.uint8))
-    found = (above > MARKER_CONTRAST) & ~find_thorax(len(image))
-    return cv2.dilate(found.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    surroundings = ~find_thorax(len(image))
+    found = (above > MARKER_CONTRAST) & surroundings
+    return cv2.dilate(found.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & surroundings
 
 
 def score_outside(attention: npt.NDArray[np.float64]) -> float:
-    """Return the share of attention outside the thorax; nan where there is none at all.
+    """Return the share of attention outside the thorax; nan where there is no attention at all.
 
     Args:
-        attention: float array of shape (size_px, size_px), 0 or more. Spread evenly, 0.39 of it lies outside.
+        attention: float array of shape (size_px, size_px), 0 or more. Of attention spread evenly, 0.39 lies
+            outside.
     """
     total = attention.sum()
     return float(attention[~find_thorax(len(attention))].sum() / total) if total > 0 else float("nan")
-
-
-def _fill(image: Image, mask: npt.NDArray[np.bool_]) -> Image:
-    filled = image.copy()
-    filled[mask] = round(float(image.mean()))
-    return filled
