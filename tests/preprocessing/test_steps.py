@@ -351,8 +351,8 @@ def test_resize_takes_the_size_of_params_where_it_names_none(resize, parameters)
 
 
 def test_parameters_reach_their_step():
-    steps = parse_combo("x", [{"crop": {"margin": 0.25, "top": None}}, {"gamma": {"gamma": 2}}, "invert"], 32)
-    assert steps == [
+    combo = parse_combo("x", [{"crop": {"margin": 0.25, "top": None}}, {"gamma": {"gamma": 2}}, "invert"], 32)
+    assert combo == [
         Step("crop", {"margin": 0.25, "top": None}),
         Step("resize", {"size_px": 32}),
         Step("gamma", {"gamma": 2.0}),
@@ -360,7 +360,7 @@ def test_parameters_reach_their_step():
     ]
     image = random_image(64, 64)
     expected = 255 - steps.gamma(steps.resize(image[16:48, 16:48], size_px=32), gamma=2.0)
-    np.testing.assert_array_equal(apply_steps(image, steps), expected)
+    np.testing.assert_array_equal(apply_steps(image, combo), expected)
 
 
 def test_steps_are_applied_in_order():

@@ -67,9 +67,8 @@ def edit_params(workspace, old, new):
 
 
 def use_local(workspace, path):
-    edit_params(
-        workspace, "{source: phantom, n_train: 40, n_val: 8, n_test: 16}", f"{{source: local, path: {path}}}"
-    )
+    old = "{source: phantom, n_train: 40, n_val: 8, n_test: 16}"
+    edit_params(workspace, old, f"{{source: local, path: {path}, patients: per_image}}")
 
 
 def find_partials(folder):
@@ -606,8 +605,8 @@ class TestExternal:
         assert main(["external", "--combo", "raw"]) == 0
         set_aside = pd.read_csv("reports/tiny/external/raw/elsewhere/set_aside.csv")
         assert dict(zip(set_aside["path"], set_aside["reason"], strict=True)) == {
-            "test/NORMAL/hospital/another_name.png": "its content is among the training or validation images",
-            "test/NORMAL/hospital/notes.txt": "not an image file by its name",
+            "hospital/normal/another_name.png": "its content is among the training or validation images",
+            "hospital/normal/notes.txt": "not an image file by its name",
         }
 
     @pytest.mark.usefixtures("elsewhere")

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 
 from pneumo.base.artifacts import write_file, write_folder
-from pneumo.base.config import Params, load_group
+from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, Subtype
 from pneumo.base.paths import exploration_dir, manifest_path, raw_dir
 from pneumo.data.decoding import decode_image
 from pneumo.data.manifest import COLUMNS, find_oddities, scan_folder
+from pneumo.data.sources import load_source
 from pneumo.data.split import assign_split, find_leaks, group_images
 from pneumo.preprocessing.steps import resize
 from pneumo.report import figures
@@ -22,8 +23,8 @@ SAMPLE_SIZE_PX = 160
 
 def run(params: Params) -> None:
     """Check every file, carve out validation, and draw what the data look like."""
-    title = str(load_group("data", params.source, params.data_overrides)["title"])
-    images, quarantine = scan_folder(raw_dir(params.source))
+    source = load_source(params.source, params.data_overrides)
+    images, quarantine = scan_folder(raw_dir(params.source), source.patients)
     require_classes(images)
     groups = group_images(images["patient"], images["sha256"])
     leaks = find_leaks(groups, images["official_split"])
@@ -47,7 +48,7 @@ def run(params: Params) -> None:
         quarantine.sort_values("path").to_csv(folder / "quarantine.csv", index=False)
         images.loc[~images["parsed"], ["id", "label"]].to_csv(folder / "unparsed_names.csv", index=False)
         find_oddities(images).to_csv(folder / "oddities.csv", index=False)
-        draw_exploration(manifest, title, folder)
+        draw_exploration(manifest, source.title, folder)
     print(
         f"{len(manifest)} images of {manifest['patient'].nunique()} patients: "
         + ", ".join(f"{n} {split}" for split, n in manifest["split"].value_counts().items())
