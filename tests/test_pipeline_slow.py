@@ -189,7 +189,8 @@ def read_predictions(project):
 def test_hostile_zip_runs_through(tmp_path):
     archive = tmp_path / "hostile.zip"
     fates = write_hostile_zip(archive)
-    params = edit(edit(PARAMS, PHANTOM, f"{{source: local, path: {archive}}}"), RAW, "")
+    source = f"{{source: local, path: {archive}, patients: per_image}}"
+    params = edit(edit(PARAMS, PHANTOM, source), RAW, "")
     project = TinyProject.create(tmp_path / "project", params)
     project.repro()
     assert project.repro() == []

@@ -1,13 +1,28 @@
 import hashlib
-from pathlib import Path
+import re
+from pathlib import Path, PurePath
 
 import pandas as pd
 import pytest
 
-from hostile import PROCESSED, QUARANTINED, jpeg, write_hostile_folder
+from hostile import PROCESSED, QUARANTINED, good_files, jpeg, write_hostile_folder
+from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Subtype
 from pneumo.base.tables import read_manifest
-from pneumo.data.manifest import COLUMNS, REJECTED_NAME, Name, find_oddities, parse_name, scan_folder
+from pneumo.data.manifest import (
+    COLUMNS,
+    REJECTED_NAME,
+    Name,
+    Patients,
+    count_unknown_patients,
+    find_oddities,
+    list_files,
+    parse_name,
+    scan_class_folders,
+    scan_folder,
+    tabulate_class_names,
+    tabulate_names,
+)
 from pneumo.data.split import find_leaks, group_images
 
 OUTSIDE = "README.md"  # of the splits; hostile.py leaves it out of what it expects
@@ -59,8 +74,15 @@ def hostile(tmp_path_factory):
     root = tmp_path_factory.mktemp("hostile") / "raw"
     root.mkdir()
     expected = write_hostile_folder(root)
-    images, quarantine = scan_folder(root)
+    images, quarantine = scan_folder(root, Patients.per_image)
     return root, expected, images, quarantine.set_index("path")["reason"]
+
+
+def write_files(root, files):
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def test_every_hostile_file_is_processed_or_set_aside(hostile):
@@ -103,7 +125,7 @@ def test_rows_say_what_the_file_and_its_name_say(hostile):
         "path": path.as_posix(),
         "label": "pneumonia",
         "subtype": "viral",
-        "patient": "person204_virus",
+        "patient": "test/PNEUMONIA/person204_virus_2042.jpeg",
         "official_split": "test",
         "width": 96,
         "height": 80,
@@ -114,7 +136,6 @@ def test_rows_say_what_the_file_and_its_name_say(hostile):
     }
     assert rows.loc["train/NORMAL/rgb.jpeg", "mode"] == "RGB"
     assert rows.loc["train/NORMAL/rotated.jpeg", ["width", "height"]].tolist() == [80, 96]
-    assert rows.loc["train/NORMAL/below/and below/IM-0902-0001.jpeg", "patient"] == "IM-0902"
 
 
 @pytest.mark.parametrize(
@@ -124,10 +145,141 @@ def test_rows_say_what_the_file_and_its_name_say(hostile):
         ("train/NORMAL/16bit.png", "normal"),
     ],
 )
-def test_an_image_whose_name_says_nothing_is_its_own_patient(hostile, id_, subtype):
+def test_names_of_another_form_say_nothing(hostile, id_, subtype):
     images = hostile[2].set_index("id")
     assert not images.loc[id_, "parsed"]
-    assert images.loc[id_, ["patient", "subtype"]].tolist() == [id_, subtype]
+    assert images.loc[id_, "subtype"] == subtype
+
+
+# Where patients come from
+
+
+def test_patients_are_read_from_names(tmp_path):
+    write_files(tmp_path, good_files() | {"train/NORMAL/below/and below/IM-0902-0001.jpeg": jpeg(1)})
+    images, _ = scan_folder(tmp_path)
+    rows = images.set_index("id")
+    assert images["parsed"].all()
+    assert rows.loc["test/PNEUMONIA/person204_virus_2042.jpeg", "patient"] == "person204_virus"
+    assert rows.loc["train/NORMAL/below/and below/IM-0902-0001.jpeg", "patient"] == "IM-0902"
+    assert images["patient"].nunique() == 3 * (10 + 2 + 5) + 1
+    assert count_unknown_patients(images) == 0
+
+
+def test_every_image_is_a_patient_of_its_own_where_params_say_so(tmp_path):
+    write_files(tmp_path, good_files() | {"test/PNEUMONIA/scan 7.png": jpeg(1)})
+    images, _ = scan_folder(tmp_path, Patients.per_image)
+    assert images["patient"].tolist() == images["id"].tolist()
+    assert count_unknown_patients(images) == len(images) == len(good_files()) + 1
+    # Names of a known form keep their other content.
+    rows = images.set_index("id")
+    assert rows.loc["test/PNEUMONIA/person204_virus_2042.jpeg", "subtype"] == "viral"
+    assert rows.loc["test/PNEUMONIA/scan 7.png", "subtype"] == "unknown"
+
+
+def test_an_experiment_stops_where_names_have_another_form(tmp_path):
+    n = 58
+    write_files(tmp_path, {f"train/NORMAL/scan_{i:02}.jpeg": jpeg(i) for i in range(n)})
+    with pytest.raises(PneumoError) as error:
+        scan_folder(tmp_path)
+    message = str(error.value)
+    assert "Received: 58 of 58 names of another form" in message
+    for i in range(3):
+        assert f"train/NORMAL/scan_{i:02}.jpeg" in message
+    assert "scan_03" not in message
+    assert "patients: per_image" in message
+    assert "person12_bacteria_34.jpeg" in message
+
+
+def test_an_experiment_stops_where_some_names_have_another_form(tmp_path):
+    other = "train/NORMAL/Röntgen\n胸部.jpeg"
+    write_files(tmp_path, good_files() | {other: jpeg(1), "train/NORMAL/notes.txt": b"no image"})
+    expected = f"Received: 1 of {len(good_files()) + 1} names of another form, such as {other!a}."
+    with pytest.raises(PneumoError, match=re.escape(expected)) as error:
+        scan_folder(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_names_of_files_that_are_no_images_do_not_matter(tmp_path):
+    strays = ("README.jpeg", "train/loose.jpeg", "train/COVID/covid_1.jpeg", "train/NORMAL/.hidden.jpeg")
+    write_files(tmp_path, good_files() | dict.fromkeys(strays, jpeg(1)))
+    images, quarantine = scan_folder(tmp_path)
+    assert len(images) == len(good_files())
+    assert sorted(quarantine["path"]) == sorted(strays)
+
+
+def test_an_external_set_may_have_names_of_any_form(tmp_path):
+    files = {
+        "a/normal/scan_1.jpeg": jpeg(1),
+        "a/normal/IM-0001-0001.jpeg": jpeg(2),
+        "Pneumonia/b/scan_1.jpeg": jpeg(3),
+        "Pneumonia/b/person1_virus_2.jpeg": jpeg(4),
+    }
+    write_files(tmp_path, files)
+    images, quarantine = scan_class_folders(tmp_path)
+    assert quarantine.empty
+    patients = dict(zip(images["id"], images["patient"], strict=True))
+    assert patients == {
+        "a/normal/scan_1.jpeg": "a/normal/scan_1.jpeg",
+        "a/normal/IM-0001-0001.jpeg": "IM-0001",
+        "Pneumonia/b/scan_1.jpeg": "Pneumonia/b/scan_1.jpeg",
+        "Pneumonia/b/person1_virus_2.jpeg": "person1_virus",
+    }
+    assert count_unknown_patients(images) == 2
+    assert set(images["official_split"]) == {"test"}
+    assert images["label"].tolist() == ["pneumonia", "pneumonia", "normal", "normal"]
+
+
+def test_ids_of_an_external_set_differ(tmp_path):
+    write_files(
+        tmp_path, {"NORMAL/a/b/1.jpeg": jpeg(1), "a/NORMAL/b/1.jpeg": jpeg(2), "normal/1.jpeg": jpeg(3)}
+    )
+    images, _ = scan_class_folders(tmp_path)
+    assert images["id"].tolist() == ["NORMAL/a/b/1.jpeg", "a/NORMAL/b/1.jpeg", "normal/1.jpeg"]
+
+
+def test_external_files_without_one_class_are_named(tmp_path):
+    write_files(tmp_path, {"1.jpeg": jpeg(1), "a/2.jpeg": jpeg(2), "normal/PNEUMONIA/3.jpeg": jpeg(3)})
+    images, quarantine = scan_class_folders(tmp_path)
+    assert images.empty
+    assert dict(zip(quarantine["path"], quarantine["reason"], strict=True)) == {
+        "1.jpeg": "in no folder NORMAL or PNEUMONIA",
+        "a/2.jpeg": "in no folder NORMAL or PNEUMONIA",
+        "normal/PNEUMONIA/3.jpeg": "in folders of both classes",
+    }
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    write_files(tmp_path, good_files())
+    name = "train/NORMAL/IM-0001-0001.jpeg"
+    read_bytes = Path.read_bytes
+
+    def refuse(path):
+        if path == tmp_path / name:
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    images, quarantine = scan_folder(tmp_path)
+    assert quarantine.to_numpy().tolist() == [[name, "cannot be read: Permission denied"]]
+    assert len(images) == len(good_files()) - 1
+
+
+@pytest.mark.parametrize("patients", Patients)
+def test_names_alone_give_the_same_rows_as_files(tmp_path, patients):
+    write_files(tmp_path, good_files() | {"train/NORMAL/person1_virus_1.jpeg": jpeg(1), "README.md": b""})
+    images, _ = scan_folder(tmp_path, patients)
+    names = tabulate_names([path.relative_to(tmp_path) for path in list_files(tmp_path)], patients)
+    pd.testing.assert_frame_equal(names, images[list(names.columns)])
+
+
+def test_names_alone_need_no_files():
+    names = tabulate_class_names(
+        map(PurePath, ["x/NORMAL/a.png", "x/b.png", "PNEUMONIA/person1_virus_1.png"])
+    )
+    assert names["label"].tolist() == ["normal", "pneumonia"]
+    assert names["parsed"].tolist() == [False, True]
+    empty = tabulate_names([], Patients.from_name)
+    assert len(empty) == (~empty["parsed"]).sum() == 0
 
 
 def test_manifest_comes_back_from_its_file(hostile, tmp_path):
@@ -140,13 +292,14 @@ def test_manifest_comes_back_from_its_file(hostile, tmp_path):
 def test_what_download_rejected_is_listed_too(tmp_path):
     (tmp_path / "train" / "NORMAL").mkdir(parents=True)
     (tmp_path / "train/NORMAL/IM-0001-0001.jpeg").write_bytes(jpeg(1))
-    (tmp_path / "train/NORMAL/empty.jpeg").touch()
-    (tmp_path / REJECTED_NAME).write_text("path,reason\n../evil.jpeg,outside\n")
+    (tmp_path / "train/NORMAL/IM-0002-0001.jpeg").touch()
+    (tmp_path / REJECTED_NAME).write_text("path,reason\n../evil.jpeg,outside\nNA,no value\n")
     images, quarantine = scan_folder(tmp_path)
     assert images["id"].tolist() == ["train/NORMAL/IM-0001-0001.jpeg"]
     assert quarantine.to_dict("split")["data"] == [
         ["../evil.jpeg", "outside"],
-        ["train/NORMAL/empty.jpeg", "empty file"],
+        ["NA", "no value"],
+        ["train/NORMAL/IM-0002-0001.jpeg", "empty file"],
     ]
 
 

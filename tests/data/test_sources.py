@@ -3,16 +3,19 @@ import io
 import os
 import shutil
 import socket
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
+import requests
 from kagglesdk import kaggle_env
 
 from hostile import PROCESSED, QUARANTINED, good_files, jpeg, write_hostile_folder, write_hostile_zip
 from kaggle_server import serve
 from pneumo.base.errors import PneumoError
 from pneumo.data import sources
+from pneumo.data.manifest import Patients
 from pneumo.data.sources import kaggle, local
 from tiny_project import ROOT
 
@@ -198,7 +201,7 @@ def test_path_must_be_given_and_exist(tmp_path, target):
     whole = write_zip(tmp_path / "whole.zip", SMALL).read_bytes()
     for content in (b"", b"text", whole[: len(whole) // 2]):
         (tmp_path / "file").write_bytes(content)
-        with pytest.raises(PneumoError, match="neither; an archive downloaded in part looks like this too"):
+        with pytest.raises(PneumoError, match=r"is neither\. An archive of which only a part"):
             fetch_local(tmp_path / "file", target)
 
 
@@ -362,6 +365,74 @@ def test_fetch_goes_to_the_kind_of_source(tmp_path, target):
     assert read_all(target) == SMALL
 
 
+@pytest.mark.parametrize("name", ["kaggle", "kaggle_labeled", "local", "phantom"])
+def test_patients_are_read_from_names_unless_params_say_otherwise(name):
+    required = {"path": "somewhere"} if name == "local" else {}
+    assert sources.load_source(name, required).patients is Patients.from_name
+    changed = sources.load_source(name, required | {"patients": "per_image"})
+    assert changed.patients is Patients.per_image
+    with pytest.raises(PneumoError, match=rf"conf/data/{name}\.yaml: patients: .*'per_folder'.*from_name"):
+        sources.load_source(name, required | {"patients": "per_folder"})
+
+
+def test_patients_have_a_default(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    text = "kind: local\ntitle: mine\nsynthetic: false\npath: somewhere\n"
+    (tmp_path / "conf/data/mine.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert sources.load_source("mine", {}).patients is Patients.from_name
+
+
+def test_types_of_common_keys_are_checked():
+    with pytest.raises(PneumoError, match=r"conf/data/phantom\.yaml: synthetic"):
+        sources.load_source("phantom", {"synthetic": "perhaps"})
+
+
+# Places without reading files
+
+
+@pytest.mark.parametrize("prefix", ["", "a/b/"])
+def test_places_are_those_that_fetch_gives(write_source, target, prefix):
+    files = {f"{prefix}{name}": content for name, content in (SMALL | {"Test/normal/x.txt": b"x"}).items()}
+    path = write_source(files | {"README.md": b"x"})
+    source = sources.load_source("local", {"path": str(path)})
+    places = sources.list_places(source)
+    assert sorted(map(str, places)) == sorted(fetch_local(path, target))
+
+
+def test_places_are_listed_once(write_source):
+    path = write_source(SMALL | {"TRAIN/normal/IM-0001-0001.jpeg": b"a second one"})
+    places = sources.list_places(sources.load_source("local", {"path": str(path)}))
+    assert sorted(map(str, places)) == sorted(SMALL)
+
+
+def test_places_read_no_file(tmp_path, monkeypatch):
+    for path in (write_folder(tmp_path / "source", SMALL), write_zip(tmp_path / "source.zip", SMALL)):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_bytes", pytest.fail)
+            patched.setattr(zipfile.ZipFile, "open", pytest.fail)
+            places = sources.list_places(sources.load_source("local", {"path": str(path)}))
+        assert len(places) == len(SMALL)
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_places_of_nothing_are_an_error(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    source = sources.load_source("local", {"path": str(tmp_path / name)})
+    with pytest.raises(PneumoError, match=r"Expected data\.path to exist|Expected one folder with train/"):
+        sources.list_places(source)
+
+
+def test_places_of_phantoms_are_those_drawn(target):
+    source = sources.load_source("phantom", {"n_train": 10, "n_val": 4, "n_test": 6})
+    sources.fetch(source, target)
+    assert sorted(map(str, sources.list_places(source))) == sorted(read_all(target))
+
+
+def test_places_on_kaggle_are_not_known_before_the_download():
+    assert sources.list_places(sources.load_source("kaggle", {})) is None
+
+
 def test_unknown_kinds_are_refused():
     with pytest.raises(
         PneumoError, match=r"Expected `kind` to be one of phantom, kaggle, local\. Received: ftp"
@@ -464,7 +535,7 @@ def test_kaggle_files_are_copied_across_disks(target, monkeypatch):
 
 def test_kaggle_download_continues_where_it_broke(fake_kaggle, target):
     fake_kaggle.break_after_bytes = MIB + 1000
-    with pytest.raises(PneumoError, match="run again; a download that has begun continues") as error:
+    with pytest.raises(PneumoError, match="run again; an interrupted download continues") as error:
         fetch_kaggle(target)
     assert "https://www.kaggle.com/datasets/owner/xrays and set data: {source: local" in str(error.value)
     assert read_all(target) == {}
@@ -495,11 +566,11 @@ def test_kaggle_download_that_is_no_archive(fake_kaggle, target):
     [
         (401, "no access (401)"),
         (403, "no access (403)"),
-        (404, "no such data set (404). Correct the handle"),
+        (404, "no such data set (404). Correct `handle` in conf/data/"),
         (418, "as the test wants it"),
         (429, "too many requests (429)"),
-        (500, "a fault on its side (500)"),
-        (503, "a fault on its side (503)"),
+        (500, "an error of its server (500)"),
+        (503, "an error of its server (503)"),
     ],
 )
 @pytest.mark.parametrize("handle", ["owner/xrays", "owner/xrays/versions/2"])
@@ -519,6 +590,30 @@ def test_kaggle_out_of_reach(target, monkeypatch):
         monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, endpoint)
         with pytest.raises(PneumoError, match=r"The connection to Kaggle failed.*refused"):
             fetch_kaggle(target)
+
+
+@pytest.mark.usefixtures("fake_kaggle")
+@pytest.mark.parametrize("handle", ["owner/xrays", "owner/xrays/versions/2"])
+def test_kaggle_that_does_not_answer(target, monkeypatch, handle):
+    monkeypatch.setattr(kaggle, "_READ_TIMEOUT_S", 0.2)
+    send = requests.Session.send
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, endpoint)
+        start = time.monotonic()
+        with pytest.raises(PneumoError, match=r"The connection to Kaggle failed.*timed out"):
+            fetch_kaggle(target, handle)
+    assert time.monotonic() - start < 10
+    assert requests.Session.send is send
+
+
+def test_kaggle_says_what_it_downloads(fake_kaggle, target, capsys, tmp_path):
+    fetch_kaggle(target)
+    assert fake_kaggle.calls
+    cache = tmp_path / "KAGGLEHUB_CACHE/datasets/owner/xrays"
+    assert f"owner/xrays from Kaggle, in {cache}" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("fake_kaggle")

@@ -123,13 +123,60 @@ def test_test_is_kept_and_the_rest_is_divided():
     assert set(split[images["official_split"] == "val"]) == {"train", "val"}
 
 
-@pytest.mark.parametrize(("val_fraction", "expected"), [(0.1, 0.1), (0.2, 0.2), (0.35, 1 / 3), (0.5, 0.5)])
-def test_every_subtype_has_its_share_of_validation(val_fraction, expected):
-    split = split_images(draw_images(1000), val_fraction)
+FRACTIONS = [0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 1 / 3, 0.35, 0.37, 0.4, 0.45, 0.5]
+
+
+def share_by(split, column):
     rest = split[split["split"] != "test"]
-    shares = (rest["split"] == "val").groupby(rest["subtype"]).mean()
-    assert shares.index.tolist() == ["bacterial", "normal", "viral"]
-    np.testing.assert_allclose(shares, expected, atol=0.03)
+    return (rest["split"] == "val").groupby(rest[column]).mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("val_fraction", FRACTIONS)
+def test_validation_is_the_fraction_asked_for(val_fraction, seed):
+    split = split_images(draw_images(2000, seed), val_fraction, seed)
+    for column in ("subtype", "label"):
+        np.testing.assert_allclose(share_by(split, column), val_fraction, atol=0.005)
+    rest = split[split["split"] != "test"]
+    assert (rest["split"] == "val").mean() == pytest.approx(val_fraction, abs=0.005)
+    # The balance of classes is the same on both sides.
+    is_positive = (rest["label"] == "pneumonia").groupby(rest["split"]).mean()
+    assert is_positive["val"] == pytest.approx(is_positive["train"], abs=0.1 if val_fraction < 0.05 else 0.02)
+
+
+@pytest.mark.parametrize("val_fraction", FRACTIONS)
+@pytest.mark.parametrize("n", [7, 16, 40, 200])
+def test_images_of_as_many_patients_are_divided_to_the_nearest_number(n, val_fraction):
+    n_val = {n_images: round(val_fraction * n_images) for n_images in (n, 2 * n)}
+    if abs(n_val[n] / n - val_fraction) > val_fraction / 2 or (2 * val_fraction * n) % 1 == 0.5:
+        return
+    split = split_images(list_images(normal=n, bacterial=2 * n), val_fraction)
+    counts = (split["split"] == "val").groupby(split["label"]).sum()
+    assert counts.to_dict() == {
+        "normal": pytest.approx(val_fraction * n, abs=0.5 + 1e-9),
+        "pneumonia": pytest.approx(val_fraction * 2 * n, abs=0.5 + 1e-9),
+    }
+
+
+@pytest.mark.parametrize("n_largest", [10, 30, 100])
+@pytest.mark.parametrize("val_fraction", [0.1, 0.2, 0.4, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_patients_with_many_images_do_not_spoil_the_fraction(n_largest, val_fraction, seed):
+    images = list_images(normal=300, bacterial=300, viral=300)
+    for first in (0, 300, 600):  # one patient of each subtype, and one with half as many images
+        images.loc[first : first + n_largest - 1, "patient"] = f"large {first}"
+        images.loc[first + n_largest : first + 3 * n_largest // 2 - 1, "patient"] = f"medium {first}"
+    split = split_images(images, val_fraction, seed)
+    np.testing.assert_allclose(share_by(split, "subtype"), val_fraction, atol=0.005)
+
+
+def test_every_patient_is_drawn_with_the_same_probability():
+    images = list_images(normal=60, bacterial=60, viral=60)
+    images.loc[:29, "patient"] = [f"two images {i // 2}" for i in range(30)]
+    n_draws = 400
+    is_val = sum((split_images(images, 0.2, seed)["split"] == "val").astype(int) for seed in range(n_draws))
+    # Six standard errors of a share of 0.2.
+    np.testing.assert_allclose(is_val / n_draws, 0.2, atol=6 * np.sqrt(0.2 * 0.8 / n_draws))
 
 
 def test_the_seed_decides():
@@ -140,21 +187,31 @@ def test_the_seed_decides():
 
 
 @pytest.mark.parametrize(
-    ("n_by_subtype", "message"),
+    ("n_by_subtype", "val_fraction", "message"),
     [
-        ({"normal": 4, "bacterial": 50}, "Expected at least 5 normal patients .* Received: 4"),
-        ({"normal": 50, "bacterial": 2, "viral": 2}, "Expected at least 5 pneumonia patients .* Received: 4"),
+        (
+            {"normal": 1, "bacterial": 50},
+            0.5,
+            "enough normal patients .* 0.5 .* Received: 1, .* fraction is 0",
+        ),
+        (
+            {"normal": 2, "bacterial": 50},
+            0.2,
+            "enough normal patients .* 0.2 .* Received: 2, .* fraction is 0",
+        ),
+        ({"normal": 50, "bacterial": 1, "viral": 2}, 0.1, "enough pneumonia patients .* Received: 3"),
+        ({"normal": 30, "bacterial": 30}, 0.01, "enough normal patients .* 0.01 .* Received: 30"),
     ],
 )
-def test_too_few_patients_are_refused(n_by_subtype, message):
+def test_too_few_patients_are_refused(n_by_subtype, val_fraction, message):
     with pytest.raises(PneumoError, match=message):
-        split_images(list_images(**n_by_subtype))
+        split_images(list_images(**n_by_subtype), val_fraction)
 
 
 def test_images_of_one_patient_count_once():
     images = list_images(normal=20, bacterial=20)
     images.loc[:19, "patient"] = "one child"
-    with pytest.raises(PneumoError, match=r"normal patients .* Received: 1"):
+    with pytest.raises(PneumoError, match=r"normal patients .* Received: 1, and the nearest fraction is 0\."):
         split_images(images)
 
 
@@ -168,12 +225,22 @@ def test_images_of_one_patient_count_once():
     ],
     ids=str,
 )
-def test_a_rare_subtype_is_counted_with_the_commonest_of_its_label(n_by_subtype):
+def test_a_rare_subtype_does_not_change_the_share_of_its_label(n_by_subtype):
     split = split_images(list_images(**n_by_subtype))
     n_val = (split["split"] == "val").groupby(split["label"]).sum()
     n_patients = split["label"].value_counts()
     for label in ("normal", "pneumonia"):
-        assert abs(n_val[label] - n_patients[label] / 5) < 1
+        assert abs(n_val[label] - n_patients[label] / 5) <= 1
+
+
+def test_groups_with_images_of_both_labels_are_kept_together():
+    images = draw_images(600)
+    images["patient"] = images["patient"].str.split("_").str[1]  # the number alone, as in version 3
+    split = split_images(images, 0.3)
+    rest = split[split["split"] != "test"]
+    assert rest.groupby(group(images)[rest.index])["split"].nunique().max() == 1
+    assert (rest.groupby("patient")["label"].nunique() == 2).any()
+    np.testing.assert_allclose(share_by(split, "subtype"), 0.3, atol=0.02)
 
 
 def test_rows_may_have_any_index():

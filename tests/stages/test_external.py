@@ -42,8 +42,8 @@ class TestExternal:
         assert main(["external", "--combo", "raw"]) == 0
         set_aside = pd.read_csv("reports/tiny/external/raw/elsewhere/set_aside.csv")
         assert dict(zip(set_aside["path"], set_aside["reason"], strict=True)) == {
-            "test/NORMAL/hospital/another_name.png": "its content is among the training or validation images",
-            "test/NORMAL/hospital/notes.txt": "not an image file by its name",
+            "hospital/normal/another_name.png": "its content is among the training or validation images",
+            "hospital/normal/notes.txt": "not an image file by its name",
         }
 
     @pytest.mark.usefixtures("elsewhere")

@@ -1,15 +1,19 @@
-"""The table of a data set: one row an image, and what its file and its name say."""
+"""The table of a data set: one row an image, from its file, its name and its folders."""
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from enum import StrEnum
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS, Subtype
 from pneumo.base.paths import REJECTED_NAME
 from pneumo.data.decoding import IMAGE_SUFFIXES, UnreadableImageError, decode_image, suspicious
@@ -28,6 +32,7 @@ COLUMNS = (
     "mode",
     "sha256",
 )
+NAME_COLUMNS = ("id", "label", "subtype", "patient", "official_split", "parsed")
 QUARANTINE_COLUMNS = ("path", "reason")
 
 _KAGGLE_PNEUMONIA = re.compile(r"^(person\d+_(bacteria|virus))_\d+")
@@ -38,11 +43,25 @@ _SUBTYPES = {
     "bacteria": Subtype.BACTERIAL,
     "virus": Subtype.VIRAL,
 }
+_KNOWN_FORMS = "person12_bacteria_34.jpeg, NORMAL2-IM-0115-0001.jpeg or VIRUS-1008087-0001.jpeg"
+_N_EXAMPLES = 3
+
+
+class Patients(StrEnum):
+    """Where the patient of an image is read from.
+
+    Attributes:
+        from_name: from the file's name. Every name must have a known form.
+        per_image: from nowhere. Every image counts as a patient of its own, whatever its name is.
+    """
+
+    from_name = "from_name"
+    per_image = "per_image"
 
 
 @dataclass(frozen=True)
 class Name:
-    """What a file's name says."""
+    """The content of a file's name."""
 
     patient: str
     subtype: Subtype
@@ -51,14 +70,14 @@ class Name:
 def parse_name(stem: str) -> Name | None:
     """Read patient and subtype from a file's name, in Kaggle's or version 3's form.
 
-    The class is part of the patient's key on Kaggle: `person1_bacteria` and `person1_virus` are two children.
-    In version 3 the number alone is the key.
+    On Kaggle, the class is part of the patient's key, as `person1_bacteria` and `person1_virus` are two
+    children. In version 3 the number alone is the key.
 
     Args:
         stem: the name without folder and extension.
 
     Returns:
-        The Name, or None where it has neither form.
+        The Name, or None where the name has another form.
     """
     if match := _KAGGLE_PNEUMONIA.match(stem):
         return Name(match[1], _SUBTYPES[match[2]])
@@ -69,54 +88,137 @@ def parse_name(stem: str) -> Name | None:
     return None
 
 
-def scan_folder(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def scan_folder(root: Path, patients: Patients = Patients.from_name) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read and check every file below a folder in Kaggle layout.
 
     Args:
         root: folder of {train,val,test}/{NORMAL,PNEUMONIA}/, nested further or not.
+        patients: where the patient of an image is read from.
 
     Returns:
         The images, one row each, sorted by id, with all of COLUMNS but `split`, and a bool `parsed` that is
-        false where the name has no known form (the image is then its own patient), and a str `oddity` where
-        the pixels deserve a look; and the files set aside, with QUARANTINE_COLUMNS.
+        false where the name has no known form, and a str `oddity` where the pixels look unusual; and the
+        files that cannot be used, with QUARANTINE_COLUMNS.
+
+    Raises:
+        PneumoError: `patients` is `from_name` and the name of an image has no known form.
     """
-    paths = [path for path in _list_files(root) if path != root / REJECTED_NAME]
-    images, quarantine = _check_files([(path.relative_to(root), path) for path in paths])
+    paths = [path for path in list_files(root) if path != root / REJECTED_NAME]
+    names = tabulate_names([path.relative_to(root) for path in paths], patients)
+    require_known_patients(names, patients)
+    images, quarantine = _check_files(root, paths, lambda path: _read_path(path, patients))
     if (root / REJECTED_NAME).is_file():
-        quarantine = pd.concat([pd.read_csv(root / REJECTED_NAME), quarantine], ignore_index=True)
+        rejected = pd.read_csv(root / REJECTED_NAME, dtype=str, keep_default_na=False)
+        quarantine = pd.concat([rejected, quarantine], ignore_index=True)
     return images, quarantine
 
 
 def scan_class_folders(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read and check every file below a folder that sorts images into NORMAL and PNEUMONIA, at any depth.
 
+    Names may have any form: `count_unknown_patients` tells how many images have an unknown patient.
+
     Args:
         root: the folder; class folders are found without regard to case.
 
     Returns:
-        As `scan_folder`; every image counts as one of the test set.
+        As `scan_folder`; every image belongs to the test set.
     """
-    places = []
-    for path in _list_files(root):
-        parts = path.relative_to(root).parts
-        depths = [i for i, part in enumerate(parts[:-1]) if part.upper() in CLASS_FOLDERS]
-        inside = (
-            Path("test", parts[depths[0]].upper(), *parts[: depths[0]], *parts[depths[0] + 1 :])
-            if depths
-            else None
+    return _check_files(root, list_files(root), _read_class_path)
+
+
+def tabulate_names(paths: Iterable[PurePath], patients: Patients) -> pd.DataFrame:
+    """Tabulate the images of a folder in Kaggle layout from their paths alone; no file is opened.
+
+    Args:
+        paths: relative to the folder. What is no image by its name or lies in no class folder is left out.
+        patients: where the patient of an image is read from.
+
+    Returns:
+        Frame with NAME_COLUMNS, in the order of `paths`.
+    """
+    return _tabulate(paths, lambda path: _read_path(path, patients))
+
+
+def tabulate_class_names(paths: Iterable[PurePath]) -> pd.DataFrame:
+    """Tabulate the images of an external test set as `tabulate_names` does those of a data set."""
+    return _tabulate(paths, _read_class_path)
+
+
+def require_known_patients(names: pd.DataFrame, patients: Patients) -> None:
+    """Raise a PneumoError where patients are read from names and a name has no known form.
+
+    Args:
+        names: as `tabulate_names` returns them.
+        patients: where the patient of an image is read from.
+    """
+    other = names.loc[~names["parsed"], "id"]
+    if patients is Patients.from_name and len(other):
+        examples = ", ".join(map(ascii, other.head(_N_EXAMPLES)))
+        raise PneumoError(
+            f"Expected the patient in the name of every image, as in {_KNOWN_FORMS}. "
+            f"Received: {len(other)} of {len(names)} names of another form, such as {examples}. "
+            "Rename these files or remove them. Where patients are not known, set patients: per_image under "
+            "data in params.yaml: each image then counts as a patient of its own, and images of one patient "
+            "may be in both training and test."
         )
-        places.append((inside or Path(*parts), path))
-    return _check_files(places)
 
 
-def _list_files(root: Path) -> list[Path]:
+def count_unknown_patients(images: pd.DataFrame) -> int:
+    """Count the images that count as a patient of their own because their patient is not known.
+
+    Args:
+        images: with `id` and `patient`: a manifest, or what `scan_class_folders` returns.
+
+    Returns:
+        0 for a manifest with patients from names, the number of rows for one with a patient per image.
+    """
+    return int((images["patient"] == images["id"]).sum())
+
+
+def find_oddities(images: pd.DataFrame) -> pd.DataFrame:
+    """List images that are kept but look unusual: odd pixels, or the same file as another image.
+
+    Args:
+        images: as `scan_folder` returns them.
+
+    Returns:
+        Frame with the columns `id` and `reason`; an image may be listed twice.
+    """
+    odd = images.loc[images["oddity"].notna(), ["id", "oddity"]].rename(columns={"oddity": "reason"})
+    copies = images[images.duplicated("sha256", keep=False)]
+    first = copies.groupby("sha256")["id"].transform("first")
+    n_labels = copies.groupby("sha256")["label"].transform("nunique")
+    same: pd.Series = "same file as " + first + np.where(n_labels > 1, ", under another label", "")
+    copies = copies.assign(reason=same).loc[copies["id"] != first, ["id", "reason"]]
+    return pd.concat([odd, copies]).sort_values(["id", "reason"], ignore_index=True)
+
+
+def list_files(root: Path) -> list[Path]:
+    """List all files below a folder, sorted by path; links to folders are listed but not followed."""
     return sorted(path for path in root.rglob("*") if not path.is_dir() or path.is_symlink())
 
 
-def _check_files(places: list[tuple[Path, Path]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tabulate(paths: Iterable[PurePath], read: Callable[[PurePath], dict[str, object]]) -> pd.DataFrame:
+    rows = []
+    for path in paths:
+        with contextlib.suppress(UnreadableImageError):
+            rows.append(read(path))
+    return pd.DataFrame(rows, columns=NAME_COLUMNS).astype({"parsed": bool})
+
+
+def _check_files(
+    root: Path, paths: list[Path], read: Callable[[PurePath], dict[str, object]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def check(path: Path) -> dict[str, object]:
+        relative = path.relative_to(root)
+        try:
+            return read(relative) | _read_file(path)
+        except UnreadableImageError as error:
+            return {"path": relative.as_posix(), "reason": str(error)}
+
     with ThreadPoolExecutor() as pool:
-        checked = pool.map(lambda place: _check_file(*place), places)
-        results = list(tqdm(checked, "check", len(places), unit="file"))
+        results = list(tqdm(pool.map(check, paths), "check files", len(paths), unit="file"))
     images = pd.DataFrame(
         (result for result in results if "reason" not in result),
         columns=[*(column for column in COLUMNS if column != "split"), "parsed", "oddity"],
@@ -127,59 +229,57 @@ def _check_files(places: list[tuple[Path, Path]]) -> tuple[pd.DataFrame, pd.Data
     return images, quarantine
 
 
-def _check_file(relative: Path, path: Path) -> dict[str, object]:
-    try:
-        return _describe_file(relative, path)
-    except UnreadableImageError as error:
-        return {"path": relative.as_posix(), "reason": str(error)}
-
-
-def _describe_file(relative: Path, path: Path) -> dict[str, object]:
+def _read_path(relative: PurePath, patients: Patients) -> dict[str, object]:
     if len(relative.parts) < 3 or relative.parts[0] not in SPLITS:
         raise UnreadableImageError("not in a split's class folder")
     official_split, class_folder = relative.parts[:2]
     if class_folder not in CLASS_FOLDERS:
         raise UnreadableImageError(f"unknown class folder {class_folder}")
-    if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
+    return _read_name(relative, official_split, class_folder, patients)
+
+
+def _read_class_path(relative: PurePath) -> dict[str, object]:
+    folders = {part.upper() for part in relative.parts[:-1]} & set(CLASS_FOLDERS)
+    if len(folders) != 1:
+        which = "folders of both classes" if folders else "no folder " + " or ".join(CLASS_FOLDERS)
+        raise UnreadableImageError(f"in {which}")
+    return _read_name(relative, "test", folders.pop(), Patients.from_name)
+
+
+def _read_name(
+    relative: PurePath, official_split: str, class_folder: str, patients: Patients
+) -> dict[str, object]:
+    if relative.name.startswith(".") or relative.suffix.lower() not in IMAGE_SUFFIXES:
         raise UnreadableImageError("not an image file by its name")
-    if path.is_symlink() or not path.is_file():
-        raise UnreadableImageError("not a regular file")
-    data = path.read_bytes()
-    decoded = decode_image(data)
-    name = parse_name(path.stem)
+    name = parse_name(relative.stem)
     is_normal = class_folder == "NORMAL"
     if name and (name.subtype is Subtype.NORMAL) != is_normal:
         raise UnreadableImageError(f"its name says {name.subtype}, its folder {class_folder}")
+    id_ = relative.as_posix()
     return {
-        "id": relative.as_posix(),
-        "path": path.as_posix(),
+        "id": id_,
         "label": class_folder.lower(),
         "subtype": str(name.subtype if name else Subtype.NORMAL if is_normal else Subtype.UNKNOWN),
-        "patient": name.patient if name else relative.as_posix(),
+        "patient": name.patient if name and patients is Patients.from_name else id_,
         "official_split": official_split,
+        "parsed": name is not None,
+    }
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    if path.is_symlink() or not path.is_file():
+        raise UnreadableImageError("not a regular file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"cannot be read: {error.strerror}") from error
+    decoded = decode_image(data)
+    return {
+        "path": path.as_posix(),
         "width": decoded.width,
         "height": decoded.height,
         "bytes": len(data),
         "mode": decoded.mode,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "parsed": name is not None,
         "oddity": suspicious(decoded.pixels),
     }
-
-
-def find_oddities(images: pd.DataFrame) -> pd.DataFrame:
-    """List images that are kept but deserve a look: odd pixels, or content that another image has too.
-
-    Args:
-        images: as `scan_folder` returns them.
-
-    Returns:
-        Frame with the columns `id` and `reason`; an image may be there twice.
-    """
-    odd = images.loc[images["oddity"].notna(), ["id", "oddity"]].rename(columns={"oddity": "reason"})
-    copies = images[images.duplicated("sha256", keep=False)]
-    first = copies.groupby("sha256")["id"].transform("first")
-    n_labels = copies.groupby("sha256")["label"].transform("nunique")
-    same: pd.Series = "same file as " + first + np.where(n_labels > 1, ", under another label", "")
-    copies = copies.assign(reason=same).loc[copies["id"] != first, ["id", "reason"]]
-    return pd.concat([odd, copies]).sort_values(["id", "reason"], ignore_index=True)

@@ -5,7 +5,6 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pneumo.base.errors import PneumoError
 
@@ -13,7 +12,7 @@ from pneumo.base.errors import PneumoError
 def group_images(patients: pd.Series, hashes: pd.Series) -> npt.NDArray[np.int32]:
     """Number the groups of images that must stay together.
 
-    Two images are in one group if they share a patient or a file's content, directly or through others.
+    Two images are in one group if they share a patient or a file's content, directly or through other images.
 
     Args:
         patients: str of length n.
@@ -26,7 +25,7 @@ def group_images(patients: pd.Series, hashes: pd.Series) -> npt.NDArray[np.int32
     patient_codes = pd.factorize(patients)[0]
     hash_codes = pd.factorize(hashes)[0] + patient_codes.max(initial=-1) + 1
     rows = np.arange(n)
-    # A graph of images, patients and hashes; each image is tied to its patient and its hash.
+    # A graph of images, patients and hashes; each image is connected to its patient and its hash.
     first = np.concatenate([rows, rows])
     second = np.concatenate([patient_codes, hash_codes]) + n
     n_nodes = int(second.max(initial=-1)) + 1 if n else 0
@@ -58,38 +57,61 @@ def assign_split(
 ) -> npt.NDArray[np.str_]:
     """Keep the official test set and divide the rest into train and val by group, stratified by subtype.
 
-    The official val images (16 on Kaggle) are too few to validate on and join the rest.
+    The official val images (16 on Kaggle) are too few to validate on, so they are divided like the rest.
 
     Args:
         official_split: str of length n: train, val or test.
         labels: str of length n: normal or pneumonia.
-        subtypes: str of length n, held by val in the same shares as by train; a subtype with too few
-            patients is counted with the commonest of its label.
+        subtypes: str of length n. Val gets the same fraction of the images of each.
         groups: int array of shape (n,); a group is never divided.
-        val_fraction: share of the non-test images, in (0, 0.5]; met to the nearest 1/k for a whole k.
-        seed: of the shuffle.
+        val_fraction: fraction of the non-test images, in (0, 0.5]. Each subtype meets it to within one group
+            of the smallest size.
+        seed: of the draw.
 
     Returns:
         str array of shape (n,): train, val or test.
 
     Raises:
-        PneumoError: a label has too few groups to be in both train and val.
+        PneumoError: a label has so few groups that its fraction would be less than half or more than one and
+            a half times `val_fraction`.
     """
     split = np.where(official_split == "test", "test", "train").astype("<U5")
-    rest = np.flatnonzero(split == "train")
-    n_folds = max(2, round(1 / val_fraction))
-    frame = pd.DataFrame({"label": labels, "subtype": subtypes, "group": groups}).iloc[rest]
-    strata = frame["subtype"].copy()
-    for label, rows in frame.groupby("label"):
-        if rows["group"].nunique() < n_folds:
+    rest = split == "train"
+    is_val = np.zeros(len(split), bool)
+    is_val[rest] = _draw_validation(subtypes.to_numpy()[rest], groups[rest], val_fraction, seed)
+    for label in np.unique(labels[rest]):
+        rows = rest & (labels == label).to_numpy()
+        nearest = is_val[rows].mean()
+        if abs(nearest - val_fraction) > val_fraction / 2:
             raise PneumoError(
-                f"Expected at least {n_folds} {label} patients in the training set, to carve validation out "
-                f"of it. Received: {rows['group'].nunique()}"
+                f"Expected enough {label} patients in the training set to use {val_fraction:.3g} of their "
+                f"images for validation. Received: {len(np.unique(groups[rows]))}, and the nearest fraction "
+                f"is {nearest:.3g}. Change split.val_fraction or add patients."
             )
-        n_patients = rows.groupby("subtype")["group"].nunique()
-        rare = n_patients.index[n_patients < n_folds]
-        strata.loc[rows.index[rows["subtype"].isin(rare)]] = n_patients.idxmax()
-    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    _, val = next(folds.split(rest, strata, groups[rest]))
-    split[rest[val]] = "val"
+    split[is_val] = "val"
     return split
+
+
+def _draw_validation(
+    strata: npt.NDArray[np.str_], groups: npt.NDArray[np.int32], val_fraction: float, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Draw groups at random that together hold a fraction of the images of each stratum.
+
+    Groups are taken one after another. A group is used for validation if that brings the fractions of the
+    groups taken so far nearer to `val_fraction`. Large groups come first, so that small ones can even out the
+    rest; the order of groups of about the same size is random.
+    """
+    table = pd.crosstab(groups, strata)
+    counts = table.to_numpy()
+    n_images = counts.sum(axis=1)
+    shuffled = np.random.default_rng(seed).permutation(len(counts))
+    order = shuffled[np.argsort(-np.log2(n_images[shuffled]).astype(int), kind="stable")]
+    is_val = np.zeros(len(counts), bool)
+    taken, validation = np.zeros((2, counts.shape[1]))
+    for group in order:
+        taken += counts[group]
+        deficit = val_fraction * taken - validation
+        if np.abs(deficit - counts[group]).sum() < np.abs(deficit).sum():
+            is_val[group] = True
+            validation += counts[group]
+    return np.isin(groups, table.index[is_val])

@@ -10,12 +10,14 @@ from pneumo.base.labels import CLASS_FOLDERS
 from pneumo.base.paths import exploration_dir, manifest_path, raw_dir
 from pneumo.data.exploration import sample_images
 from pneumo.data.manifest import COLUMNS, find_oddities, scan_folder
+from pneumo.data.sources import load_source
 from pneumo.data.split import assign_split, find_leaks, group_images
 
 
 def run(params: Params) -> None:
     """Check every file, carve out validation, and list what is odd in the data."""
-    images, quarantine = scan_folder(raw_dir(params.source))
+    patients = load_source(params.source, params.data_overrides).patients
+    images, quarantine = scan_folder(raw_dir(params.source), patients)
     require_classes(images)
     groups = group_images(images["patient"], images["sha256"])
     leaks = find_leaks(groups, images["official_split"])

@@ -2,69 +2,89 @@
 
 A source is a module with
 
-- `Settings`, a plain dataclass that checks itself and raises a PneumoError: what its file in conf/data/ may
-  hold beside `kind` (the module's name), `title` and `synthetic`, which every file there has;
+- `Settings`, a plain dataclass that checks itself and raises a PneumoError: the keys that its file in
+  conf/data/ may have besides those of every file there, which are `kind` (the module's name), `title`,
+  `synthetic` and `patients`;
 - `fetch(settings, target)`, which fills the existing empty folder `target` with
   {train,val,test}/{NORMAL,PNEUMONIA}/*. Files may lie in further folders below, and need not be images:
-  whether a file can be used is decided later. A file that cannot even be brought there is named, with the
-  reason, in `target`/rejected.csv. A PneumoError says why there is nothing to fetch.
+  `data.manifest` decides later which files can be used. A file that cannot be copied is listed, with the
+  reason, in `target`/rejected.csv. A PneumoError says why there is nothing to fetch;
+- `list_places(settings)`, which returns the paths that `fetch` would give to the files, relative to
+  `target`, without reading a file; None where they are known only after a download.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
 from pneumo.base.config import build, load_group
 from pneumo.base.errors import PneumoError
+from pneumo.data.manifest import Patients
 from pneumo.data.sources import kaggle, local, phantom
 
 _SOURCES: dict[str, ModuleType] = {"phantom": phantom, "kaggle": kaggle, "local": local}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Source:
-    """One file of conf/data/, with what params.yaml overrides in it.
+    """One file of conf/data/, with the overrides of params.yaml.
 
     Attributes:
-        kind: which module fetches it.
-        title: names the data set in reports and figures.
+        kind: the module that fetches the images.
+        title: name of the data set in reports and figures.
         synthetic: the images are drawn, not taken of patients.
+        patients: where the patient of an image is read from.
         settings: the module's Settings.
     """
 
     kind: str
     title: str
     synthetic: bool
-    settings: Any
+    patients: Patients = Patients.from_name
+    settings: Any = None
 
 
 def load_source(name: str, overrides: Mapping[str, Any]) -> Source:
     """Read conf/data/<name>.yaml with overrides.
 
     Raises:
-        PneumoError: there is no such file, or a key or value is not as its kind of source has it.
+        PneumoError: there is no such file, or a key or value is not one that its kind of source takes.
     """
+    where = f"conf/data/{name}.yaml"
     config: dict[str, Any] = dict(load_group("data", name, overrides))
     missing = [key for key in ("kind", "title", "synthetic") if key not in config]
     if missing:
-        raise PneumoError(f"conf/data/{name}.yaml: missing {', '.join(missing)}.")
-    common = {key: config.pop(key) for key in ("kind", "title", "synthetic")}
-    settings = build(_source(common["kind"]).Settings, config, f"conf/data/{name}.yaml")
-    return Source(**common, settings=settings)
+        raise PneumoError(f"{where}: missing {', '.join(missing)}.")
+    keys: list[str] = ["kind", "title", "synthetic", "patients"]
+    common = {key: config.pop(key) for key in keys if key in config}
+    source = build(Source, common, where)
+    source.settings = build(_find_module(source.kind).Settings, config, where)
+    return source
 
 
 def fetch(source: Source, target: Path) -> None:
     """Fill the existing empty folder `target` with images in Kaggle's layout.
 
     Raises:
-        PneumoError: the images cannot be had; the message says what to do.
+        PneumoError: the images cannot be fetched; the message says what to do.
     """
-    _source(source.kind).fetch(source.settings, target)
+    _find_module(source.kind).fetch(source.settings, target)
 
 
-def _source(kind: str) -> ModuleType:
+def list_places(source: Source) -> list[PurePosixPath] | None:
+    """Return the paths that `fetch` would give to the files, relative to its target.
+
+    No file is read. None where the paths are known only after a download.
+
+    Raises:
+        PneumoError: there is nothing to fetch; the message says what to do.
+    """
+    return _find_module(source.kind).list_places(source.settings)
+
+
+def _find_module(kind: str) -> ModuleType:
     if kind not in _SOURCES:
         raise PneumoError(f"Expected `kind` to be one of {', '.join(_SOURCES)}. Received: {kind}.")
     return _SOURCES[kind]

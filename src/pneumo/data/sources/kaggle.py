@@ -1,17 +1,21 @@
 """The `kaggle` source: a public data set of Kaggle, downloaded once into kagglehub's own cache.
 
-Public data sets need no account; where there are credentials, kagglehub sends them. A broken download
+Public data sets need no account. If there are credentials, kagglehub sends them. An interrupted download
 continues where it stopped when the stage is run again.
 """
 
+import contextlib
 import logging
 import re
 import shutil
+import sys
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -19,15 +23,16 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS
 from pneumo.data.sources import layout
 
+_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 60.0
 _HANDLE = re.compile(r"([\w-]+/[\w-]+)(/versions/\d+)?")
 
 
 @dataclass
 class Settings:
-    """What to download.
+    """The data set to download.
 
     Attributes:
-        handle: `<owner>/<data set>`, and `/versions/<number>` to hold on to one version.
+        handle: `<owner>/<data set>`, with `/versions/<number>` to fix the version.
         counts: split -> class folder -> number of images that the data set is known to have.
     """
 
@@ -55,30 +60,37 @@ def fetch(settings: Settings, target: Path) -> None:
     _check_counts(settings, layout.count_images(target), folder)
 
 
+def list_places(settings: Settings) -> None:
+    """Return None: the names of the files are known only after the download."""
+
+
 def _download(handle: str) -> Path:
     """Return the folder in kagglehub's cache, after downloading what is missing there."""
     import kagglehub  # takes 0.4 s
     from kagglehub.exceptions import DataCorruptionError
 
-    logging.getLogger("kagglehub").setLevel(logging.WARNING)  # leaves the progress bar
+    logging.getLogger("kagglehub").setLevel(logging.WARNING)  # does not affect the progress bar
     name = "/".join(handle.split("/")[:2])
     cache = Path(kagglehub.config.get_cache_folder(), "datasets", name)
     by_hand = (
         f"Or download the archive in a browser from https://www.kaggle.com/datasets/{name} and set "
         f"data: {{source: local, path: <archive>}} in params.yaml."
     )
+    # kagglehub's progress bar has no name.
+    print(f"{handle} from Kaggle, in {cache} (downloaded once)", file=sys.stderr)
     try:
-        return Path(kagglehub.dataset_download(handle))
+        with _set_timeout():
+            return Path(kagglehub.dataset_download(handle))
     except requests.HTTPError as error:
         raise PneumoError(f"Kaggle refused {handle}: {_explain(error)} {by_hand}") from error
     except requests.RequestException as error:
         raise PneumoError(
-            f"The connection to Kaggle failed: {error}. Check the network and run again; a download that has "
-            f"begun continues where it stopped. {by_hand}"
+            f"The connection to Kaggle failed: {error}. Check the network and run again; an interrupted "
+            f"download continues where it stopped. {by_hand}"
         ) from error
     except OSError as error:
         raise PneumoError(
-            f"Cannot store the download in {cache}: {error.strerror}. Make room there, or set "
+            f"Cannot store the download in {cache}: {error.strerror}. Free disk space there, or set "
             f"KAGGLEHUB_CACHE to another folder, and run again."
         ) from error
     except (DataCorruptionError, zipfile.BadZipFile, ValueError) as error:
@@ -88,21 +100,40 @@ def _download(handle: str) -> Path:
         ) from error
 
 
+@contextlib.contextmanager
+def _set_timeout() -> Iterator[None]:
+    """Give every request without a timeout one, for the client of kagglehub sets none and waits for ever."""
+    send = requests.Session.send
+
+    def send_with_timeout(
+        session: requests.Session, request: requests.PreparedRequest, **options: Any
+    ) -> requests.Response:
+        if options.get("timeout") is None:
+            options["timeout"] = (_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
+        return send(session, request, **options)
+
+    requests.Session.send = send_with_timeout  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        requests.Session.send = send  # type: ignore[method-assign]
+
+
 def _explain(error: requests.HTTPError) -> str:
     status = error.response.status_code if error.response is not None else None
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return f"no access ({status}). A public data set needs no credentials; wrong or old ones are refused."
     if status == HTTPStatus.NOT_FOUND:
-        return f"no such data set ({status}). Correct the handle in conf/data/."
+        return f"no such data set ({status}). Correct `handle` in conf/data/."
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return f"too many requests ({status}). Run again in some minutes."
     if status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return f"a fault on its side ({status}). Run again later."
+        return f"an error of its server ({status}). Run again later."
     return f"{error}."
 
 
 def _link(path: Path, destination: Path) -> None:
-    """Save the space of a copy where the cache is on the same disk."""
+    """Link a file where the cache is on the same disk, else copy it."""
     try:
         destination.hardlink_to(path)
     except OSError:
@@ -124,7 +155,7 @@ def _check_counts(settings: Settings, received: Counter[str], folder: Path) -> N
     ]
     if differences:
         raise PneumoError(
-            f"Expected {expected.total()} images in {settings.handle}, divided as in `counts`. "
+            f"Expected {expected.total()} images in {settings.handle}, with the numbers of `counts`. "
             f"Received: {', '.join(differences)}. If {folder} was changed, delete it and run again; "
             f"if the data set has a new version, correct `counts` in conf/data/."
         )

@@ -1,4 +1,4 @@
-"""Kaggle's layout, {train,val,test}/{NORMAL,PNEUMONIA}/*: finding it in a heap of files, and filling it."""
+"""Kaggle's layout, {train,val,test}/{NORMAL,PNEUMONIA}/*: finding it among files, and filling it."""
 
 import csv
 import functools
@@ -23,7 +23,7 @@ _LONGEST_PATH_BYTES = 1024
 
 
 class RejectedFileError(Exception):
-    """One file cannot be brought to its place; the message is the reason, and the others go on."""
+    """One file cannot be copied; the message is the reason, and the others go on."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,26 @@ class SourceFile:
     """A file of a folder or an archive.
 
     Attributes:
-        name: path in the source, its parts divided by `/`; as hostile as the source.
-        save: writes the content to a path where nothing is yet, or raises RejectedFileError before it writes.
+        name: path in the source, its parts divided by `/`; not checked yet, so it may be hostile.
+        save: writes the content to a path that does not exist yet, or raises RejectedFileError before it
+            writes.
     """
 
     name: str
     save: Callable[[Path], None]
 
 
+PlacedFile = tuple[SourceFile, PurePosixPath]
+
+
 def list_folder(folder: Path, save: Callable[[Path, Path], None]) -> list[SourceFile]:
     """List all files below a folder, in the order of their paths.
 
-    Links to folders are listed but not followed, as they may lead round in circles.
+    Links to folders are listed but not followed, as they may form a loop.
 
     Args:
-        folder: where to begin.
-        save: brings a file (first argument) to its place (second argument).
+        folder: the folder.
+        save: copies a file (first argument) to a path (second argument).
     """
     files = []
     for parent, folders, names in os.walk(folder, onerror=_raise_unlistable):
@@ -62,17 +66,19 @@ def _raise_unlistable(error: OSError) -> None:
     raise PneumoError(f"Cannot list the folder {error.filename}: {error.strerror}.") from error
 
 
-def arrange(files: list[SourceFile], target: Path, origin: str) -> None:
-    """Bring the files of a data set into Kaggle's layout, wherever in the source it begins.
+def find_places(files: list[SourceFile], origin: str) -> tuple[list[PlacedFile], list[tuple[str, str]]]:
+    """Find the place of each file in Kaggle's layout, from its name alone.
 
     The data set is the shallowest folder that holds train and test, each with a class folder. Splits and
-    classes are found without regard to case. Everything in a split folder comes along, nothing else does.
-    What cannot be brought along is named in rejected.csv.
+    classes are found without regard to case. Files in a split folder have a place, all others have none.
 
     Args:
         files: all files of the source.
-        target: existing empty folder.
         origin: what to call the source in errors.
+
+    Returns:
+        The files that have a place, in the order of `files`, and (name, reason) of those whose name cannot
+        be used.
 
     Raises:
         PneumoError: there is no such folder in the source, or there are several.
@@ -81,14 +87,34 @@ def arrange(files: list[SourceFile], target: Path, origin: str) -> None:
     rejected = [(file.name, fault) for file, fault in zip(files, faults, strict=True) if fault]
     sound = [(file, PurePosixPath(file.name)) for file, fault in zip(files, faults, strict=True) if not fault]
     root = _find_root([path for _, path in sound], origin)
+    places = ((file, _find_place(path, root)) for file, path in sound)
+    return [(file, place) for file, place in places if place], rejected
 
-    placed: set[PurePosixPath] = set()
-    for file, path in tqdm(sound, desc="fetch", unit="file"):
-        place = _find_place(path, root)
-        if place is None:
-            continue
+
+def list_places(files: list[SourceFile], origin: str) -> list[PurePosixPath]:
+    """Return the places of all files that have one, each once; errors are those of `find_places`."""
+    placed, _ = find_places(files, origin)
+    return list(dict.fromkeys(place for _, place in placed))
+
+
+def arrange(files: list[SourceFile], target: Path, origin: str) -> None:
+    """Copy the files of a data set to their places in Kaggle's layout.
+
+    Files that cannot be copied are listed in rejected.csv.
+
+    Args:
+        files: all files of the source.
+        target: existing empty folder.
+        origin: what to call the source in errors.
+
+    Raises:
+        PneumoError: `find_places` finds no data set.
+    """
+    files_with_place, rejected = find_places(files, origin)
+    taken: set[PurePosixPath] = set()
+    for file, place in tqdm(files_with_place, desc="copy files", unit="file"):
         destination = target / place
-        if destination.exists() or not placed.isdisjoint(place.parents):
+        if destination.exists() or not taken.isdisjoint(place.parents):
             rejected.append((file.name, "its place is taken by another file"))
             continue
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -97,13 +123,13 @@ def arrange(files: list[SourceFile], target: Path, origin: str) -> None:
         except RejectedFileError as error:
             rejected.append((file.name, str(error)))
         else:
-            placed.add(place)
+            taken.add(place)
     if rejected:
         _write_rejected(rejected, target / REJECTED_NAME)
 
 
 def count_images(folder: Path) -> Counter[str]:
-    """Count the files with an image's extension in a filled folder; the keys are as `train/NORMAL`."""
+    """Count the files with an image's extension in Kaggle's layout, with keys such as `train/NORMAL`."""
     return Counter(
         "/".join(path.relative_to(folder).parts[:2])
         for path in folder.glob("*/*/**/*")
@@ -112,7 +138,7 @@ def count_images(folder: Path) -> Counter[str]:
 
 
 def _find_fault(name: str) -> str | None:
-    """Say what is wrong with a path that an archive or a folder gives a file, or None."""
+    """Return what is wrong with a file's path in its archive or folder, or None."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
@@ -152,7 +178,7 @@ def _find_root(paths: list[PurePosixPath], origin: str) -> PurePosixPath:
 
 
 def _find_place(path: PurePosixPath, root: PurePosixPath) -> PurePosixPath | None:
-    """Return where in Kaggle's layout a file belongs, or None where it is in no split folder."""
+    """Return a file's place in Kaggle's layout, or None where it is in no split folder."""
     if not path.is_relative_to(root):
         return None
     split, *rest = path.relative_to(root).parts

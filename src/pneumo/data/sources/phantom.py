@@ -1,13 +1,13 @@
 """The `phantom` source: synthetic chest X-rays drawn on this machine, in the layout and naming of Kaggle's.
 
-The images show no person, and results on them say nothing about patients. Size, aspect ratio and borders do
-not hint at the label; the number of bytes does a little, because disease adds texture.
+The images show no person, and results on them say nothing about patients. Size, aspect ratio and borders are
+independent of the label. The number of bytes depends on it slightly, because disease adds texture.
 """
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import SPLITS, Subtype
 from pneumo.data.phantom import add_pneumonia, draw_thorax, take_radiograph
 
-# How many images a patient has, each with equal chance.
+# Numbers of images that a patient may have, drawn with equal probability.
 _VIEWS_PER_PATIENT = (1, 1, 1, 2, 2, 3)
 _JPEG_QUALITIES = (80, 96)
 
@@ -45,8 +45,7 @@ class Settings:
             raise PneumoError(f"Expected seed to be 0 or more. Received: {self.seed}.")
         if not 0 < self.pneumonia_fraction < 1:
             raise PneumoError(
-                f"Expected pneumonia_fraction between 0 and 1, ends left out. "
-                f"Received: {self.pneumonia_fraction}."
+                f"Expected pneumonia_fraction above 0 and below 1. Received: {self.pneumonia_fraction}."
             )
         if not 0 <= self.bacterial_fraction <= 1:
             raise PneumoError(
@@ -77,12 +76,17 @@ def fetch(settings: Settings, target: Path) -> None:
     """Draw all images into an existing empty folder as {split}/{class}/*.jpeg."""
     patients = plan_patients(settings)
     draw = functools.partial(_write_patient, settings.seed, target)
-    for folder in {_folder(target, patient) for patient in patients}:
+    for folder in {target / _folder(patient) for patient in patients}:
         folder.mkdir(parents=True)
-    # OpenCV and NumPy release the interpreter lock, so threads share the work.
+    # OpenCV and NumPy release the interpreter lock, so that threads run in parallel.
     with ThreadPoolExecutor() as pool:
-        for _ in tqdm(pool.map(draw, patients), desc="phantom", unit="patient", total=len(patients)):
+        for _ in tqdm(pool.map(draw, patients), desc="draw phantoms", unit="patient", total=len(patients)):
             pass
+
+
+def list_places(settings: Settings) -> list[PurePosixPath]:
+    """Return the paths that `fetch` would give to the files; nothing is drawn."""
+    return [_folder(patient) / name for patient in plan_patients(settings) for name in patient.names]
 
 
 def count_images(settings: Settings, split: str) -> dict[Subtype, int]:
@@ -127,12 +131,12 @@ def _name_pneumonia(number: int, subtype: Subtype, first_image: int, n_views: in
     return tuple(f"person{number}_{cause}_{first_image + view}.jpeg" for view in range(n_views))
 
 
-def _folder(target: Path, patient: Patient) -> Path:
-    return target / patient.split / ("NORMAL" if patient.subtype == Subtype.NORMAL else "PNEUMONIA")
+def _folder(patient: Patient) -> PurePosixPath:
+    return PurePosixPath(patient.split, "NORMAL" if patient.subtype == Subtype.NORMAL else "PNEUMONIA")
 
 
 def _write_patient(seed: int, target: Path, patient: Patient) -> None:
-    """Draw one patient's images from its own random streams, whatever else is drawn before or beside it."""
+    """Draw one patient's images from random streams of its own, independent of all other patients."""
     streams = np.random.SeedSequence(seed, spawn_key=(patient.number,)).spawn(2 + len(patient.names))
     anatomy, disease, *views = (np.random.default_rng(stream) for stream in streams)
     thorax = draw_thorax(anatomy)
@@ -145,4 +149,4 @@ def _write_patient(seed: int, target: Path, patient: Patient) -> None:
         image = take_radiograph(attenuation, view)
         quality = int(view.integers(*_JPEG_QUALITIES))
         _, encoded = cv2.imencode(".jpeg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        (_folder(target, patient) / name).write_bytes(encoded.tobytes())
+        (target / _folder(patient) / name).write_bytes(encoded.tobytes())
