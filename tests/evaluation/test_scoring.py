@@ -41,7 +41,7 @@ def test_scaling_changes_calibration_and_nothing_that_is_decided():
     rule = fit_rule(val, YOUDEN)
     assert rule.temperature != pytest.approx(1, abs=0.01)
     table = tabulate_run(val, test, rule, YOUDEN)["calibration"]
-    bins = {name: rows for name, rows in table.groupby("name")}
+    bins = dict(list(table.groupby("name")))
     assert set(bins) == {AS_PREDICTED, SCALED}
     np.testing.assert_array_equal(bins[AS_PREDICTED]["observed"], bins[SCALED]["observed"])
     assert not np.allclose(bins[AS_PREDICTED]["predicted"], bins[SCALED]["predicted"])
