@@ -12,6 +12,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.prediction.bundle import Card, load_bundle, save_bundle
 from pneumo.prediction.predictor import Predictor
 from pneumo.preprocessing.combo import parse_combo
+from pneumo.training import features
 from pneumo.training.batches import ImageBatches
 from pneumo.training.features import feature_key, load_or_extract_features
 from pneumo.training.fit import (
@@ -416,6 +417,27 @@ class TestFeatureCache:
             for _ in range(2)
         }
         assert len(keys) == 1
+
+    @pytest.mark.parametrize(
+        ("place", "name", "value"),
+        [
+            (features, "version", lambda _: "0.0"),
+            (keras, "__version__", "0.0"),
+            (keras.distribution, "list_devices", lambda: ["gpu:0"]),
+            (keras.backend, "backend", lambda: "jax"),
+        ],
+        ids=["version of the backend", "version of Keras", "device", "backend"],
+    )
+    def test_key_follows_what_computes(self, extractor, path, monkeypatch, place, name, value):
+        key = feature_key(extractor, path)
+        monkeypatch.setattr(place, name, value)
+        assert feature_key(extractor, path) != key
+
+    def test_key_does_not_follow_the_number_of_devices(self, extractor, path, monkeypatch):
+        monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
+        key = feature_key(extractor, path)
+        monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1"])
+        assert feature_key(extractor, path) == key
 
     def test_key_follows_the_size_that_the_network_works_at(self, path):
         # Weights, and the shapes of what goes in and comes out, are the same for both.
