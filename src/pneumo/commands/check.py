@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import OmegaConf
-from yaml import YAMLError
 
-from pneumo.base.config import CONF_PATH, Params, Split, build, load_group
+from pneumo.base.config import Params, Split, build, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS
 from pneumo.data.manifest import (
@@ -34,7 +32,6 @@ def run(params: Params) -> None:
     Raises:
         PneumoError: the pipeline could not run; the message names the key or file and says what to do.
     """
-    _check_conf()
     _check_names("combos", params.combos, TAKEN_COMBOS)
     _check_names("data.source", [params.source], TAKEN_SOURCES)
     lines = _describe_data(load_source(params.source, params.data_overrides), params.split)
@@ -47,24 +44,6 @@ def run(params: Params) -> None:
         lines.append(f"external test set {name}: {_describe_external(name, Path(path).expanduser())}")
     lines.append(f"{len(params.runs)} runs, report in reports/{params.experiment}/")
     print("\n".join(lines))
-
-
-def _check_conf() -> None:
-    """Name a missing file that Hydra reads for every group."""
-    path = CONF_PATH / "config.yaml"
-    needed = [path]
-    if path.is_file():
-        try:
-            entries = OmegaConf.to_container(OmegaConf.load(path))["defaults"]  # type: ignore[index, call-overload]
-        except (YAMLError, UnicodeError, KeyError, TypeError) as error:
-            raise PneumoError(f"{path}: Expected a list `defaults`. Restore the file with git.") from error
-        groups = {
-            group: name for entry in entries if isinstance(entry, dict) for group, name in entry.items()
-        }
-        needed += [CONF_PATH / group / f"{name}.yaml" for group, name in groups.items()]
-    for file in needed:
-        if not file.is_file():
-            raise PneumoError(f"Expected the file {file}. Received: no such file. Restore it with git.")
 
 
 def _check_names(key: str, names: Sequence[str] | Mapping[str, object], taken: Sequence[str]) -> None:
