@@ -112,6 +112,13 @@ def test_params_are_read(params_path):
     assert (params.source, params.data_overrides) == ("phantom", {"n_train": 40})
 
 
+def test_a_data_set_has_a_name_of_its_own(params_path):
+    assert load_params(params_path).data_name == "phantom"
+    params_path.write_text(params_path.read_text().replace("source: phantom", "source: phantom, name: other"))
+    params = load_params(params_path)
+    assert (params.source, params.data_name, params.data_overrides) == ("phantom", "other", {"n_train": 40})
+
+
 def test_runs_stand_in_the_order_of_params(params_path):
     runs = load_params(params_path).runs
     assert [run.name for run in runs] == [
@@ -144,6 +151,7 @@ def test_exponents_without_a_point_are_numbers(params_path):
         ({"data": ["phantom"]}, ["data", "phantom"]),
         ({"data": {"n_train": 3}}, ["data", "source"]),
         ({"data": {"source": "../kaggle"}}, ["data.source", "../kaggle"]),
+        ({"data": {"source": "local", "name": "St. Mary"}}, ["data.name", "St. Mary"]),
         ({"split": {"val_fraction": 0.2}}, ["split.seed"]),
         ({"split": {"val_fraction": 0.2, "seed": 0, "folds": 5}}, ["split.folds"]),
         ({"split": {"val_fraction": 0, "seed": 0}}, ["split.val_fraction", "0.0"]),

@@ -191,17 +191,24 @@ def test_combos_must_not_take_the_place_of_other_outputs(capsys, name):
     expect_error(capsys, "combos: Expected a name that no other output has", f"Received: {name}.")
 
 
-def test_sources_must_not_take_the_place_of_other_outputs(capsys):
+def test_data_sets_must_not_take_the_place_of_other_outputs(capsys):
+    replace_params("source: phantom", "source: phantom, name: raw")
+    expect_error(capsys, "data.name: Expected a name that no other output has", "Received: raw.")
+
+
+def test_a_source_named_like_an_output_needs_another_name(capsys):
     shutil.copyfile("conf/data/phantom.yaml", "conf/data/raw.yaml")
     replace_params("source: phantom", "source: raw")
-    expect_error(capsys, "data.source: Expected a name that no other output has", "Received: raw.")
+    expect_error(capsys, "data.name: Expected a name that no other output has", "Received: raw.")
+    replace_params("source: raw", "source: raw, name: drawn")
+    assert run_check(capsys)
 
 
 def test_taken_names_are_those_of_the_paths():
     beside_combos = (exploration_dir("x"), manifest_path("x"))
     assert images_path("x", "combo").parents[1] == beside_combos[0].parent == beside_combos[1].parent
     assert {path.stem for path in beside_combos} | {"audit"} == set(check.TAKEN_COMBOS)
-    assert raw_dir("x").parent.name in check.TAKEN_SOURCES
+    assert raw_dir("x").parent.name in check.TAKEN_DATA
 
 
 # Combos
