@@ -24,11 +24,11 @@ def run(params: Params, combo: str) -> None:
     """Probe the models of a combo on the test set; nothing is chosen by what comes out."""
     make_deterministic()
     title = str(load_group("data", params.source, params.data_overrides)["title"])
-    row_of_id = pd.Index(read_manifest(manifest_path(params.source))["id"])
+    row_of_id = pd.Index(read_manifest(manifest_path(params.data_name))["id"])
     runs = [each for each in params.runs if each.combo == combo and (run_dir(each) / "model.keras").is_file()]
     if not runs:
         raise PneumoError(f"Expected a trained model of {combo}. Received: none. `dvc repro` makes them.")
-    images = np.load(images_path(params.source, combo), mmap_mode="r")
+    images = np.load(images_path(params.data_name, combo), mmap_mode="r")
     tables: dict[str, list[pd.DataFrame]] = {"probes": [], "gallery": []}
     with write_folder(explanations_dir(params.experiment, combo)) as folder:
         for each in runs:
