@@ -50,7 +50,7 @@ def stretch_naively(image, height, width):
 
 
 def overlap(first, last, at):
-    return max(0.0, min(last, at + 1) - max(first, at))
+    return min(last, at + 1) - max(first, at)
 
 
 def shrink_naively(image, height, width):
@@ -60,9 +60,9 @@ def shrink_naively(image, height, width):
     for i, j in np.ndindex(height, width):
         y = i * rows / height, (i + 1) * rows / height
         x = j * columns / width, (j + 1) * columns / width
-        for row, column in np.ndindex(rows, columns):
-            if area := overlap(*y, row) * overlap(*x, column):
-                shrunk[i, j] += area * float(image[row, column])
+        for row in range(math.floor(y[0]), math.ceil(y[1])):
+            for column in range(math.floor(x[0]), math.ceil(x[1])):
+                shrunk[i, j] += overlap(*y, row) * overlap(*x, column) * float(image[row, column])
     return shrunk / (rows / height * columns / width)
 
 

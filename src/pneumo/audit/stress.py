@@ -29,6 +29,7 @@ IntArray = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
 Images = npt.NDArray[np.uint8]
 Change = Callable[[Image], Image]
+Changes = Mapping[str, Change]
 
 METRICS = ("roc_auc", "sensitivity", "specificity", "balanced_accuracy")
 UNCHANGED, MEAN, WORST = "none", "mean", "worst"
@@ -128,7 +129,7 @@ FUNCTIONS: dict[str, Callable[..., Image]] = {
 }
 
 
-def load_changes(path: Path) -> dict[str, Change]:
+def load_changes(path: Path) -> Changes:
     """Read the list of changes and try each on a small image.
 
     Args:
@@ -176,7 +177,7 @@ def score_stress(
     images: Images,
     y_true: IntArray,
     threshold: float | None,
-    changes: Mapping[str, Change],
+    changes: Changes,
 ) -> pd.DataFrame:
     """Score a network on images as they are and under each change.
 
