@@ -114,7 +114,7 @@ def test_youden_of_a_useless_model_calls_nobody():
 
 
 def test_ties_of_youden_are_not_decided_by_rounding():
-    # 3/10 of the positives less 0/7 of the negatives is as good as 10/10 less 49/70, which is not so in floats.
+    # 3/10 of the positives and no false alarm are as good as 10/10 less 49/70, but not so in floats.
     y_true = np.repeat([1, 1, 0], [3, 7, 70])
     y_score = np.repeat([0.9, 0.1, 0.1, 0.0], [3, 7, 49, 21])
     assert 3 / 10 < 1 - 49 / 70

@@ -36,11 +36,10 @@ def run(params: Params, run: Run) -> None:
             "val": metrics.score_classes(val.y_true, val.probabilities, val.classes),
         }
     temperature = calibration.fit_temperature(val.y_true, val.probabilities)
+    scaled = calibration.scale_temperature(test.probabilities, temperature)
     reliability = {
         "as predicted": bin_reliability(test, test.probabilities),
-        "temperature scaled": bin_reliability(
-            test, calibration.scale_temperature(test.probabilities, temperature)
-        ),
+        "temperature scaled": bin_reliability(test, scaled),
     }
     scores["temperature"] = temperature
     for key, bins in zip(("calibration", "calibration_scaled"), reliability.values(), strict=True):
@@ -56,10 +55,12 @@ def run(params: Params, run: Run) -> None:
         figures.save_figure(figures.plot_reliability(reliability, heading), folder / "calibration.png")
         if len(test.classes) == 2:
             points = tabulate_operating_points(val, test, params.threshold)
-            points.to_csv(folder / "operating_points.csv", index=False, float_format="%.6g")
-            benefit = calibration.tabulate_net_benefit(test.y_true, test.probabilities[:, 1])
+            points.to_csv(folder / "operating_points.csv", index=False)
+            prevalence = float(val.y_true.mean())
+            benefit = calibration.tabulate_net_benefit(test.y_true, scaled[:, 1], prevalence, prevalence)
             benefit.to_csv(folder / "net_benefit.csv", index=False, float_format="%.6g")
-            figures.save_figure(figures.plot_net_benefit(benefit, heading), folder / "net_benefit.png")
+            stated = f"{heading}, prevalence {prevalence:.0%}"
+            figures.save_figure(figures.plot_net_benefit(benefit, stated), folder / "net_benefit.png")
         history = pd.read_csv(run.model_dir / "history.csv")
         figures.save_figure(figures.plot_history(history, f"{title}\n{run.name}"), folder / "history.png")
     shown = (
