@@ -23,7 +23,7 @@ def run(params: Params) -> None:
     title, report = str(data["title"]), report_dir(params.experiment)
     inputs = gather_inputs(params)
     reference = find_reference(params)
-    results = compile_results(inputs.predictions, params.threshold, reference)
+    results = compile_results(inputs.predictions, params.threshold, params.prevalence, reference)
     best = "/".join(map(str, results.best_run))
     seconds_path = report / "seconds.csv"  # no output of the stage, so that it is there before and after
     seconds = provenance.update_seconds(
