@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pneumo.base.decision import scale_temperature
 from pneumo.base.errors import PneumoError
 from pneumo.evaluation.calibration import (
     bin_scores,
     fit_temperature,
-    scale_temperature,
     score_calibration_error,
     shift_prevalence,
     split_brier,

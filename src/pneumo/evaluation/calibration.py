@@ -12,7 +12,6 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from pneumo.base.decision import scale_temperature
-
 from pneumo.base.errors import PneumoError
 
 IntArray = npt.NDArray[np.int64]
