@@ -324,6 +324,25 @@ def test_nothing_is_computed_that_is_not_used(monkeypatch):
     assert counts["scored"] == n_stressed + 4 * n_test + n_shown * (1 + 64)
 
 
+@pytest.mark.usefixtures("project")
+def test_only_the_last_maps_are_of_shuffled_weights(monkeypatch):
+    calls = []
+
+    def spy(name):
+        function = getattr(attribution, name)
+
+        def call(*arguments, **keywords):
+            calls.append(name)
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(attribution, name, call)
+
+    for name in ("draw_maps", "score_views", "draw_first_map", "shuffle_weights"):
+        spy(name)
+    assert main(["explain", "--combo", "raw"]) == 0
+    assert calls == ["draw_maps", "score_views", "draw_first_map", "shuffle_weights", "draw_first_map"]
+
+
 def test_three_classes_have_no_threshold(tmp_path, monkeypatch):
     params = PARAMS.replace("dense:", "cnn:").replace("task: binary", "task: subtype")
     write_project(tmp_path, params, {("cnn", 0): WEIGHTS}, n_classes=3)
