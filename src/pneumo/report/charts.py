@@ -244,7 +244,8 @@ class Plot:
             f'<path class="line {kind}" d="M0 5H26"/></svg> {escape(label)}</li>'
             for kind, label in self.legend
         )
-        return Markup(f"{head}{body}</svg>{f'<ul class=legend>{keys}</ul>' if keys else ''}")  # noqa: S704
+        legend = f'<ul class="legend">{keys}</ul>' if keys else ""
+        return Markup(f"{head}{body}</svg>{legend}")  # noqa: S704 - texts are escaped above
 
     def _place(self, x: FloatArray, y: FloatArray) -> FloatArray:
         scale_x, scale_y = self.scale_x, self.scale_y

@@ -86,6 +86,12 @@ def find_objections(
     ]
 
 
+def find_point(operating_points: pd.DataFrame, method: str) -> dict[str, Any]:
+    """Return the row of a way to choose the threshold."""
+    rows = operating_points[operating_points["method"] == method].to_dict("records")
+    return {str(key): value for key, value in rows[0].items()}
+
+
 def _compare_with_validation(
     best: Mapping[str, Any], details: Mapping[str, pd.DataFrame], method: str
 ) -> list[Objection]:
@@ -101,9 +107,9 @@ def _compare_with_validation(
             )
         )
     if "operating_points" in details:
-        points = details["operating_points"].set_index("method").loc[method]
+        points = find_point(details["operating_points"], method)
         for metric in ("sensitivity", "specificity"):
-            on_validation, on_test = float(points[f"{metric}_val"]), float(points[metric])
+            on_validation, on_test = points[f"{metric}_val"], points[metric]
             if on_validation - on_test > MARKED_LOSS:
                 found.append(
                     Objection(
@@ -230,8 +236,8 @@ def _read_patients(n_unknown_patients: int) -> list[Objection]:
     return [
         Objection(
             "Patients are not known.",
-            f"{wording.count(n_unknown_patients, 'image')} count as a patient each. Images of one patient can "
-            "lie in training and in the test set, and intervals are then too narrow.",
+            f"{wording.count(n_unknown_patients, 'image')} count as a patient each. Images of one patient "
+            "can lie in training and in the test set, and intervals are then too narrow.",
         )
     ]
 

@@ -17,7 +17,7 @@ from pneumo.report import charts, wording
 from pneumo.report.answer import find_answer
 from pneumo.report.checklist import Facts, fill_checklist
 from pneumo.report.inputs import find_reference
-from pneumo.report.objections import find_objections
+from pneumo.report.objections import find_objections, find_point
 from pneumo.report.photos import Gallery, PhotoRow
 from pneumo.report.tables import build_tables
 
@@ -234,12 +234,12 @@ def draw_charts(report: Report) -> dict[str, Markup | None]:
     details, best = report.details, report.best
     point = point_roc = None
     if report.has_threshold:
-        row = details["operating_points"].set_index("method").loc[report.threshold_method]
+        row = find_point(details["operating_points"], report.threshold_method)
         point = (1 - best["specificity"], best["sensitivity"])
         point_roc = charts.plot_roc(
             details["roc"],
             None,
-            (1 - float(row["specificity"]), float(row["sensitivity"])),
+            (1 - row["specificity"], row["sensitivity"]),
             f"ROC curve of {report.best_run}",
             "point-roc",
         )
