@@ -24,7 +24,7 @@ def load(name, **changes):
     return build(Recipe, load_group("model", name, changes), name)
 
 
-@pytest.mark.parametrize("name", map(mark_slow, RECIPES))
+@pytest.mark.parametrize("name", [mark_slow(name) for name in RECIPES])
 def test_every_recipe_is_built_and_predicts(name):
     recipe = load(name, network={"weights": "random"})
     if recipe.network.name in SLOW_TO_BUILD:
