@@ -1,7 +1,7 @@
 import numpy as np
+from small_report import COMBOS, EFFECTS, make_effects
 
 from pneumo.report.answer import EFFECT_COLUMNS, find_answer
-from small_report import COMBOS, EFFECTS, make_effects
 
 
 def test_one_effect_a_combo_in_the_order_of_params():

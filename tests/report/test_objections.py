@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
+from small_report import FINDINGS, make_probes, make_stress
 
 from pneumo.report.objections import find_objections
-from small_report import FINDINGS, make_probes, make_stress
 
 BEST = {
     "combo": "raw",

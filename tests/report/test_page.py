@@ -8,9 +8,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-
-from pneumo.base.labels import Task
-from pneumo.report.page import SECTIONS, list_points, write_report
 from small_report import (
     EFFECTS,
     RECIPE,
@@ -21,6 +18,9 @@ from small_report import (
     make_report,
     make_stress,
 )
+
+from pneumo.base.labels import Task
+from pneumo.report.page import SECTIONS, list_points, write_report
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 

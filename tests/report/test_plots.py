@@ -4,9 +4,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from small_report import EFFECTS
 
 from pneumo.report.plots import write_plots
-from small_report import EFFECTS
 
 ROOT = Path(__file__).parents[2]
 CURVE = pd.DataFrame({"false_positive_rate": [0.0, 0.0, 0.5, 1.0], "sensitivity": [0.0, 0.5, 0.9, 1.0]})

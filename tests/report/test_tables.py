@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
+from small_report import make_report
 
 from pneumo.report import tables
-from small_report import make_report
 
 
 def build(**changes):
