@@ -143,10 +143,12 @@ def test_sliders_count_as_the_run_decides(run):
 
 def test_predictive_values_follow_the_prevalence(run):
     script = """
-    const slider = document.getElementById("prevalence"), text = id => document.getElementById(id).textContent;
+    const text = id => document.getElementById(id).textContent;
+    const slider = document.getElementById("prevalence");
     slider.value = 50;
     slider.dispatchEvent(new Event("input"));
-    document.title = ["sensitivity", "specificity", "ppv", "npv"].map(text).join(" ") + "|" + text("sentence");
+    const numbers = ["sensitivity", "specificity", "ppv", "npv"].map(text).join(" ");
+    document.title = `${numbers}|${text("sentence")}`;
     """
     numbers, sentence = run(script).split("|")
     sensitivity, specificity, ppv, npv = map(float, numbers.split())
