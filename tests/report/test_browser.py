@@ -1,18 +1,23 @@
 """The page in a real browser: it shows what it should, its script runs, and nothing is wrong with it."""
 
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
-from small_report import make_params, make_report
+from small_report import EFFECTS, make_params, make_report
 
 from pneumo.report.page import write_report
+from pneumo.report.plots import write_plots
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 TIMEOUT_S = 120  # a guard against hanging
+ROOT = Path(__file__).parents[2]
 SMALL_PX = 500  # Chromium's windows are no narrower
 
 pytestmark = pytest.mark.skipif(
@@ -234,3 +239,31 @@ def test_the_page_never_scrolls_sideways(run, width, is_open):
 def test_a_page_with_less_has_no_complaints(tmp_path, params):
     write_report(make_report(params=params, galleries=[], samples=[], combo_photos=[]), tmp_path)
     assert find_complaints(browse(tmp_path / "index.html", tmp_path / "profile", "--dump-dom")) == []
+
+
+def test_the_plots_of_dvc_are_drawn_without_a_network(tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / ".dvc", project / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "*.local"))
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"plots": pipeline["plots"]}))
+    (project / "params.yaml").write_text("experiment: small\n")
+    folder = project / "reports/small/plots"
+    folder.mkdir(parents=True)
+    report = make_report()
+    best = (report.best["combo"], report.best["model"])
+    write_plots(EFFECTS, {best: report.curve}, {best: report.matrix}, best[1], folder)
+    environment = os.environ | {
+        f"DVC_{kind}_DIR": str(tmp_path / kind) for kind in ("GLOBAL_CONFIG", "SITE_CACHE")
+    }
+    for command in (["config", "core.no_scm", "true"], ["plots", "show"]):
+        result = subprocess.run(
+            ["dvc", *command], cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+    page = project / "dvc_plots/index.html"
+    assert not re.search(r"<(script|link)[^>]*(src|href)=", page.read_text())
+    shown = browse(page, tmp_path / "profile", "--dump-dom", "--virtual-time-budget=10000")
+    assert find_complaints(shown) == []
+    sizes = re.findall(r'<canvas width="(\d+)" height="(\d+)"', shown.stdout)
+    assert len(sizes) == 3
+    assert all(int(width) > 150 and int(height) > 100 for width, height in sizes)

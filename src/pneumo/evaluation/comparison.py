@@ -319,27 +319,6 @@ def check_same_images(name: str, tables: Mapping[RunKey, pd.DataFrame]) -> None:
             )
 
 
-def average_probes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Average over seeds what models were found to look at.
-
-    Args:
-        tables: combo -> content of its probes.csv: `model`, `seed`, and the fields of a probe.
-
-    Returns:
-        One row a combo, model and `check`: `n_seeds`, the mean `value`, and `is_problem`, for half of the
-        seeds or more; empty if there are no tables.
-    """
-    columns = ["combo", "model", "check", "n_seeds", "value", "is_problem"]
-    if not tables:
-        return pd.DataFrame(columns=columns)
-    joined = pd.concat([table.assign(combo=combo) for combo, table in tables.items()])
-    groups = joined.groupby(["combo", "model", "check"], sort=False)
-    means = groups.agg(
-        n_seeds=("seed", "size"), value=("value", "mean"), is_problem=("is_problem", "mean")
-    ).reset_index()
-    return means.assign(is_problem=means["is_problem"] >= 0.5)[columns]
-
-
 def join_predictions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put the predictions of all runs into one small table, from which every statistic can be made anew.
 
