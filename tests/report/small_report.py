@@ -49,7 +49,7 @@ def make_params(**changes):
     return Params(**params | changes)
 
 
-def make_manifest(task=Task.binary, patients="known"):
+def make_manifest(patients="known"):
     """Tabulate 60 images of 60 patients in each of three splits."""
     n = 60
     subtypes = np.array(["normal", "bacterial", "viral"])[np.arange(n) % 3]
@@ -163,7 +163,7 @@ def make_gallery(run="raw/cnn/0"):
 
 @cache
 def _score(task, combos, models, seeds):
-    manifest = make_manifest(task)
+    manifest = make_manifest()
     predictions = {
         (combo, model, seed): predict(manifest, task, 10 * seed + len(model) + len(combo), 3.0)
         for combo in combos
@@ -227,7 +227,7 @@ def make_report(params=None, external=False, **changes):
         data_title="X-rays <b>& more</b>",
         is_synthetic=False,
         margin=None,
-        manifest=make_manifest(params.task),
+        manifest=make_manifest(),
         tables=tables,
         best_run="/".join(map(str, first)),
         recipe=RECIPE,

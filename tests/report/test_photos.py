@@ -87,5 +87,5 @@ def test_samples_are_named_by_subtype_and_empty_places_left_out():
 
 def test_samples_of_other_subtypes_than_the_manifests_are_an_error():
     manifest = pd.DataFrame({"split": ["train"], "subtype": ["normal"]})
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         photos.show_samples(np.zeros((2, 1, 8, 8), np.uint8), manifest)

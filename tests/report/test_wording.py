@@ -99,8 +99,8 @@ def test_steps(steps, expected):
         ({"crop": "worse"}, "crop lowers ROC AUC against raw."),
         (
             {"crop": "worse", "trim": "better", "both": "worse", "clahe": "equivalent", "gamma": "not_shown"},
-            "trim raises ROC AUC against raw. crop and both lower ROC AUC against raw. clahe makes no difference "
-            "that matters. For gamma no difference is shown.",
+            "trim raises ROC AUC against raw. crop and both lower ROC AUC against raw. clahe makes no "
+            "difference that matters. For gamma no difference is shown.",
         ),
         ({"crop": "unknown_spread", "trim": "not_compared"}, "crop and trim are not judged."),
     ],

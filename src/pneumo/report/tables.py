@@ -156,8 +156,7 @@ def build_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> list[Tab
                 number("ROC AUC, validation", "val_roc_auc", 4),
                 *four,
                 verdict(f"against {reference}"),
-                number("calibration error", "calibration_error"),
-                number("scaled", "calibration_error_scaled"),
+                Column("calibration error", _write_calibration),
                 number("training, s", "train_s", 0),
             ],
             leaderboard,
@@ -249,6 +248,13 @@ def build_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> list[Tab
 
 
 _FOUR = ("roc_auc", "accuracy", "sensitivity", "specificity")
+
+
+def _write_calibration(row: Row) -> Cell:
+    scaled = wording.write_digits(row["calibration_error_scaled"])
+    return Cell(
+        wording.write_digits(row["calibration_error"]), f"{scaled} scaled", _sort(row["calibration_error"])
+    )
 
 
 def _sort(value: Any) -> float | str:

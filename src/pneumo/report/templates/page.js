@@ -57,6 +57,8 @@ const observer = new IntersectionObserver(entries => {
   const current = [...links.keys()].find(id => inView.has(id));
   if (!current) return;
   for (const [id, link] of links) id === current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current");
+  const strip = links.get(current).closest("nav");
+  if (strip.scrollWidth > strip.clientWidth) strip.scrollLeft = links.get(current).offsetLeft - strip.clientWidth / 3;
 }, { rootMargin: "-15% 0px -60% 0px" });
 for (const id of links.keys()) observer.observe(byId(id));
 
