@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import signal
 import time
 from dataclasses import dataclass
