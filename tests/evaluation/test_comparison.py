@@ -1,4 +1,3 @@
-import json
 import time
 
 import numpy as np
@@ -21,7 +20,6 @@ from pneumo.evaluation.comparison import (
     judge_combos,
     rank_runs,
     score_set,
-    summarize,
     tabulate_classes,
     tabulate_runs,
 )
@@ -102,29 +100,6 @@ def test_undefined_metrics_are_left_out(values, expected):
 def test_without_a_validation_score_comes_last():
     table = rank({("a", "cnn", 0): result(None), ("b", "cnn", 0): result(0.5)})
     assert table["combo"].tolist() == ["b", "a"]
-
-
-def test_summary_is_rounded_and_sorted():
-    summary = summarize(
-        rank(
-            {
-                ("raw", "cnn", 0): result(0.9, roc_auc=0.123456, sensitivity=None),
-                ("clahe", "dense", 0): result(0.7),
-                ("clahe", "cnn", 0): result(0.8),
-            }
-        )
-    )
-    assert [(combo, list(models)) for combo, models in summary.items()] == [
-        ("clahe", ["cnn", "dense"]),
-        ("raw", ["cnn"]),
-    ]
-    assert tuple(summary["raw"]["cnn"]) == SUMMARY_METRICS
-    assert summary["raw"]["cnn"]["roc_auc"] == 0.1235
-    assert summary["raw"]["cnn"]["sensitivity"] is None
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-
-
-# Intervals and comparisons
 
 
 def make_runs(qualities, n=120, noise=1.0):

@@ -263,15 +263,6 @@ def tabulate_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> 
     return groups.mean().astype({"n_images": int}).reset_index()
 
 
-def summarize(leaderboard: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Return a few means as combo -> model -> metric, rounded to 4 digits, for DVC to show and compare."""
-    summary: dict[str, dict[str, dict[str, float | None]]] = {}
-    for row in leaderboard.sort_values(["combo", "model"]).to_dict("records"):
-        values = {name: None if pd.isna(row[name]) else round(row[name], 4) for name in SUMMARY_METRICS}
-        summary.setdefault(str(row["combo"]), {})[str(row["model"])] = values
-    return summary
-
-
 def average_roc(curves: list[pd.DataFrame]) -> pd.DataFrame:
     """Average ROC curves vertically: mean sensitivity at equally spaced false-positive rates.
 
