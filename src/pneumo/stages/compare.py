@@ -73,7 +73,8 @@ def run(params: Params) -> None:
         ("external", external),
     ):
         with write_file(report / f"{name}.csv") as partial:
-            table.to_csv(partial, index=False, float_format="%.6g")
+            # Six digits would turn probabilities near 1 into ties.
+            table.to_csv(partial, index=False, float_format=None if name == "predictions" else "%.6g")
     summary = comparison.summarize(leaderboard)
     write_json(report / "summary.json", {params.source: summary})
 

@@ -59,8 +59,9 @@ def run(params: Params, run: Run) -> None:
             prevalence = float(val.y_true.mean())
             benefit = calibration.tabulate_net_benefit(test.y_true, scaled[:, 1], prevalence, prevalence)
             benefit.to_csv(folder / "net_benefit.csv", index=False, float_format="%.6g")
-            stated = f"{heading}, prevalence {prevalence:.0%}"
-            figures.save_figure(figures.plot_net_benefit(benefit, stated), folder / "net_benefit.png")
+            if len(benefit):
+                stated = f"{heading}, prevalence {prevalence:.0%}"
+                figures.save_figure(figures.plot_net_benefit(benefit, stated), folder / "net_benefit.png")
         history = pd.read_csv(run.model_dir / "history.csv")
         figures.save_figure(figures.plot_history(history, f"{title}\n{run.name}"), folder / "history.png")
     shown = (
