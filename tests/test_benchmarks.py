@@ -55,6 +55,20 @@ def test_preprocessing_names_a_folder_without_images(tmp_path):
     assert f"Expected image files in {tmp_path}. Received: none" in finished.stderr
 
 
+@pytest.mark.slow
+def test_augmentation(tmp_path):
+    options = ("--n-images", 32, "--rounds", 2, "--size-px", 32)
+    table, result = run_benchmark("augmentation", *options, output=tmp_path / "result.json")
+    for clock in ("wall", "processor"):
+        rows = result["seconds"][clock]
+        assert list(rows) == ["none", "chain of layers", "random view"]
+        assert rows["none"]["ratio"] == 1
+        for row in rows.values():
+            assert row["epoch_s"] > 0
+            assert 0 < row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+    assert "random view" in table
+
+
 @pytest.fixture
 def weights_dir(tmp_path):
     import keras

@@ -219,6 +219,14 @@ def test_a_missing_key_is_named(params_path, key):
     expect_one_line(error, f"missing {key}.")
 
 
+@pytest.mark.parametrize("key", [field.name for field in fields(Params)])
+def test_a_key_without_a_value_is_named(params_path, key):
+    params_path.write_text(yaml.safe_dump(yaml.safe_load(EXPERIMENT) | {key: None}))
+    with pytest.raises(PneumoError) as error:
+        load_params(params_path)
+    expect_one_line(error, f"{key}: Expected a value. Received: nothing")
+
+
 @pytest.mark.parametrize(
     ("content", "parts"),
     [

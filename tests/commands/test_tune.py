@@ -5,9 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pneumo.base.config import build, load_group
+from pneumo.base.config import build, load_group, load_params
 from pneumo.cli import main
+from pneumo.commands.tune import hash_question
 from pneumo.training.recipe import Recipe
+from pneumo.training.search import Search
 from workspace import edit_manifest, read_all, swap_test_labels
 
 
@@ -56,6 +58,49 @@ ranges:
         for _ in range(2):
             assert main(["tune", "dense", "--combo", "raw"]) == 0
         assert capsys.readouterr().out.count("trial 3 of 3") == 1
+
+    @pytest.mark.usefixtures("project")
+    def test_another_question_is_another_study(self):
+        """Each change alone gives a study of its own; more trials, and a new file, do not."""
+
+        def ask(overrides=None, seed=0, combo="raw"):
+            params = load_params()
+            base = load_group("model", "dense", (params.models["dense"] or {}) | (overrides or {}))
+            settings = build(Search, load_group("tune", "dense"), "tune dense")
+            return hash_question(base, settings, seed, params, combo)
+
+        def change(path, old, new):
+            content = Path(path).read_bytes()
+            Path(path).write_bytes(content.replace(old, new))
+            asked = ask()
+            Path(path).write_bytes(content)
+            return asked
+
+        ranges = "conf/tune/dense.yaml"
+        manifest = Path("data/phantom/manifest.csv")
+        assert ask() == ask() == change(ranges, b"n_trials: 3", b"n_trials: 4")
+        others = [
+            ask({"batch_size": 7}),
+            ask(seed=1),
+            ask(combo="clahe"),
+            change(ranges, b"low: 1.0e-3", b"low: 2.0e-3"),
+            change(ranges, b"[8]", b"[9]"),
+            change("params.yaml", b"task: binary", b"task: subtype"),
+            change(manifest, b",val,", b",train,"),
+            change("data/phantom/raw/images.npy", b"\x00", b"\x01"),
+        ]
+        assert len({ask(), *others}) == 1 + len(others)
+
+    def test_a_changed_weights_file_is_another_question(self, project):
+        (project / "weights").mkdir(exist_ok=True)
+        path = project / "weights/mobilenet075_imagenet_notop.weights.h5"
+        asked = []
+        for content in (b"a", b"b"):
+            path.write_bytes(content)
+            settings = build(Search, load_group("tune", "dense"), "tune dense")
+            base = load_group("model", "mobilenet_frozen")
+            asked.append(hash_question(base, settings, 0, load_params(), "raw"))
+        assert asked[0] != asked[1]
 
     def test_the_test_set_is_not_looked_at(self, project):
         assert main(["tune", "dense", "--combo", "raw"]) == 0

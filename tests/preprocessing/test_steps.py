@@ -1,12 +1,21 @@
 import inspect
+import re
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 
 from pneumo.base.errors import PneumoError
 from pneumo.preprocessing import steps
-from pneumo.preprocessing.combo import Step, apply_steps, parse_combo, step_names
+from pneumo.preprocessing.combo import (
+    Step,
+    apply_steps,
+    find_equal_combos,
+    find_ineffective_limits,
+    parse_combo,
+    step_names,
+)
 
 NEEDED = {"gamma": {"gamma": 1.5}, "resize": {"size_px": 24}}
 GEOMETRIC = {"crop", "trim", "resize"}
@@ -261,6 +270,39 @@ def test_clahe_works_tile_by_tile():
         np.testing.assert_allclose(result[corner], expected, atol=2, rtol=0)
 
 
+def draw_structured_image(size_px, seed=0):
+    """Draw smooth shapes with a little noise, so that the histograms of tiles have peaks."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.normal(120, 25, (12, 12)).clip(0, 255).astype(np.uint8)
+    smooth = cv2.resize(coarse, (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+    return (smooth + generator.normal(0, 1.5, (size_px, size_px))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size_px", [31, 32, 64, 65, 100, 224])  # with and without padding to whole tiles
+@pytest.mark.parametrize("tiles", [1, 2, 3, 4, 5, 7, 8, 16])
+def test_limits_that_are_rounded_to_the_same_number_give_the_same_bytes(size_px, tiles):
+    image = draw_structured_image(size_px)
+    images = {}
+    for limit in (0.01, 0.5, 0.99, 1, 1.5, 2, 2.5, 3, 3.9, 4, 5, 6, 7.9, 8, 9, 15, 16, 32, 256):
+        result = steps.clahe(image, clip_limit=limit, tiles=tiles).tobytes()
+        images.setdefault(steps.find_clip_px(limit, tiles, size_px), set()).add(result)
+    assert all(len(results) == 1 for results in images.values())
+    assert len(images) > 1
+
+
+@pytest.mark.parametrize(("size_px", "tiles"), [(64, 8), (65, 8), (64, 7), (32, 4), (224, 20)])
+def test_limits_that_are_rounded_to_different_numbers_give_different_bytes(size_px, tiles):
+    image = draw_structured_image(size_px)
+    side_px = -(-size_px // tiles)
+    unit = 256 / side_px**2
+    results = [
+        steps.clahe(image, clip_limit=factor * unit, tiles=tiles).tobytes()
+        for factor in (0.3, 1.999, 2.001, 3.001)
+    ]
+    assert results[0] == results[1]
+    assert len(set(results)) == 3
+
+
 # Noise, sharpness and edges
 
 
@@ -343,10 +385,10 @@ def test_resize_follows_the_leading_geometric_steps_unless_named(steps, names):
         ("resize", {"size_px": 32}),
         ({"resize": None}, {"size_px": 32}),
         ({"resize": {"mode": "letterbox"}}, {"size_px": 32, "mode": "letterbox"}),
-        ({"resize": {"size_px": 48}}, {"size_px": 48}),
+        ({"resize": {"size_px": 32}}, {"size_px": 32}),
     ],
 )
-def test_resize_takes_the_size_of_params_where_it_names_none(resize, parameters):
+def test_resize_takes_the_size_of_params(resize, parameters):
     assert parse_combo("x", [resize], 32) == [Step("resize", parameters)]
 
 
@@ -372,6 +414,97 @@ def test_steps_are_applied_in_order():
     second = apply_steps(image, parse_combo("x", [darken, "invert"], 32))
     np.testing.assert_array_equal(first, np.maximum(255 - image.astype(int) - 30, 0))
     np.testing.assert_array_equal(second, 255 - np.maximum(image.astype(int) - 30, 0))
+
+
+# What a combo does at its size
+
+
+def clahe(**parameters):
+    return {"clahe": parameters}
+
+
+@pytest.mark.parametrize(
+    ("size_px", "combo", "expected"),
+    [
+        (64, [clahe(tiles=8)], ["limit of 2 ", "8 x 8 px", "limit to 8 or more or tiles to 4 or less."]),
+        (64, ["trim", "clahe"], ["limit of 2 ", "8 x 8 px", "limit to 8 or more or tiles to 4 or less."]),
+        (64, ["median", clahe(clip_limit=7.9)], ["limit of 7.9 ", "to 8 or more or tiles to 7 or less."]),
+        (65, ["clahe"], ["px 65 and tiles 8, a tile has 9 x 9 px", "6.321 or more or tiles to 4 or less."]),
+        (88, ["clahe"], ["11 x 11 px", "4.232 or more or tiles to 5 or less."]),
+        (32, [clahe(clip_limit=0.1, tiles=1)], ["limit of 0.1 ", "Set clip_limit to 0.5 or more."]),
+    ],
+)
+def test_limits_without_effect_are_named(size_px, combo, expected):
+    [found] = find_ineffective_limits("x", parse_combo("x", combo, size_px))
+    assert found.startswith("combos.x: the clip_limit ")
+    for part in expected:
+        assert part in found
+
+
+@pytest.mark.parametrize(
+    ("size_px", "combo"),
+    [
+        (64, []),
+        (64, [clahe(clip_limit=8)]),
+        (64, [clahe(tiles=4)]),
+        (65, [clahe(clip_limit=6.33)]),
+        (224, ["clahe"]),
+        (64, ["clahe", "resize"]),  # works on originals, whose size is not known here
+    ],
+)
+def test_limits_with_an_effect_are_not_named(size_px, combo):
+    assert find_ineffective_limits("x", parse_combo("x", combo, size_px)) == []
+
+
+@pytest.mark.parametrize("size_px", [64, 65, 88])
+def test_what_is_said_of_limits_is_true(size_px):
+    tiles = 8
+    image = draw_structured_image(size_px)
+    [found] = find_ineffective_limits("x", parse_combo("x", [clahe(clip_limit=2.0, tiles=tiles)], size_px))
+    lowest, fewer_tiles = re.search(
+        r"clip_limit to ([\d.]+) or more or tiles to (\d+) or less", found
+    ).groups()
+
+    def count_limits(n_tiles, limits):
+        return len({steps.clahe(image, clip_limit=limit, tiles=n_tiles).tobytes() for limit in limits})
+
+    assert count_limits(tiles, (0.1, 2.0, float(lowest) - 0.01)) == 1
+    assert count_limits(tiles, (2.0, float(lowest))) == 2
+    assert count_limits(int(fewer_tiles), (0.1, 2.0)) == 2
+    assert count_limits(int(fewer_tiles) + 1, (0.1, 2.0)) == 1
+
+
+def test_combos_of_equal_effect_are_found():
+    combos = {
+        "raw": [],
+        "clahe": ["clahe"],
+        "plain": {},
+        "same_clahe": [{"resize": {"mode": "squash"}}, clahe(tiles=8, clip_limit=2)],
+        "rounded": [clahe(clip_limit=5.0)],
+        "stronger": [clahe(clip_limit=9.0)],
+        "letterbox": [{"resize": {"mode": "letterbox"}}],
+        "first": ["clahe", "resize"],
+        "first_stronger": [clahe(clip_limit=5.0), "resize"],
+        "swapped": ["invert", "clahe"],
+        "in_order": ["clahe", "invert"],
+    }
+    parsed = {name: parse_combo(name, entries, 64) for name, entries in combos.items()}
+    assert find_equal_combos(parsed) == [["raw", "plain"], ["clahe", "same_clahe", "rounded"]]
+
+
+def test_combos_of_equal_effect_give_equal_images():
+    image = draw_structured_image(100)
+    combos = {
+        f"limit_{limit}_{tiles}": parse_combo("x", [clahe(clip_limit=limit, tiles=tiles)], 64)
+        for limit in (0.5, 2.0, 3.0, 5.0, 8.0, 9.0)
+        for tiles in (3, 4, 8)
+    }
+    images = {name: apply_steps(image, parsed).tobytes() for name, parsed in combos.items()}
+    by_image = {}
+    for name, content in images.items():
+        by_image.setdefault(content, []).append(name)
+    assert find_equal_combos(combos) == [names for names in by_image.values() if len(names) > 1]
+    assert len(find_equal_combos(combos)) > 1
 
 
 @pytest.mark.parametrize("steps", [[], ["resize"], ["resize", "crop"]])
@@ -405,14 +538,18 @@ def test_result_is_contiguous(steps):
         ([{"gamma": {"gamma": float("nan")}}], ["combos.x[0].gamma.gamma", "finite", "nan"]),
         ([{"brightness": {"offset": float("inf")}}], ["combos.x[0].brightness.offset", "finite", "inf"]),
         ([{"resize": {"mode": "fit"}}], ["combos.x[0].resize.mode", "letterbox", "'fit'"]),
-        ([{"resize": {"size_px": 15}}], ["combos.x[0].resize", "16", "15"]),
+        ([{"resize": {"size_px": 15}}], ["combos.x[0].resize", "32", "15"]),
         ([{"crop": {"margin": 0.5}}], ["combos.x[0].crop", "0.5"]),
         ([{"crop": {"left": 0.6, "right": 0.4}}], ["combos.x[0].crop", "0.6"]),
         ([{"crop": {"top": -0.1}}], ["combos.x[0].crop", "-0.1"]),
         ([{"trim": {"darkness": 1.1}}], ["combos.x[0].trim", "darkness"]),
         ([{"trim": {"max_fraction": 0.5}}], ["combos.x[0].trim", "max_fraction"]),
-        ([{"clahe": {"clip_limit": 0}}], ["combos.x[0].clahe", "clip_limit > 0"]),
-        ([{"clahe": {"tiles": 0}}], ["combos.x[0].clahe", "tiles >= 1"]),
+        ([{"resize": {"size_px": 48}}], ["combos.x[0].resize.size_px", "image_size_px, 32,", "48"]),
+        (["trim", {"resize": {"size_px": 16, "mode": "letterbox"}}], ["combos.x[1].resize.size_px", "16"]),
+        ([{"clahe": {"clip_limit": 0}}], ["combos.x[0].clahe", "clip_limit above 0", "0.0"]),
+        ([{"clahe": {"clip_limit": 1e300}}], ["combos.x[0].clahe", "up to 256", "1e+300"]),
+        ([{"clahe": {"tiles": 0}}], ["combos.x[0].clahe", "tiles from 1 to 64", "0"]),
+        ([{"clahe": {"tiles": 10000}}], ["combos.x[0].clahe", "tiles from 1 to 64", "10000"]),
         ([{"gamma": {"gamma": 0}}], ["combos.x[0].gamma", "gamma > 0"]),
         ([{"brightness": {"factor": -1}}], ["combos.x[0].brightness", "factor"]),
         ([{"stretch": {"low_percentile": 60, "high_percentile": 60}}], ["combos.x[0].stretch", "60.0"]),
@@ -420,13 +557,14 @@ def test_result_is_contiguous(steps):
         ([{"median": {"size_px": 4}}], ["combos.x[0].median", "odd", "4"]),
         ([{"median": {"size_px": 1}}], ["combos.x[0].median", "odd", "1"]),
         ([{"median": {"size_px": 1001}}], ["combos.x[0].median", "255", "1001"]),
-        ([{"gaussian": {"sigma_px": 0}}], ["combos.x[0].gaussian", "sigma_px > 0"]),
-        ([{"unsharp": {"sigma_px": 0}}], ["combos.x[0].unsharp", "sigma_px > 0"]),
-        ([{"unsharp": {"amount": -1}}], ["combos.x[0].unsharp", "amount >= 0"]),
+        ([{"gaussian": {"sigma_px": 10000}}], ["combos.x[0].gaussian", "up to 100", "10000"]),
+        ([{"gaussian": {"sigma_px": 0}}], ["combos.x[0].gaussian", "sigma_px above 0"]),
+        ([{"unsharp": {"sigma_px": 0}}], ["combos.x[0].unsharp", "sigma_px above 0"]),
+        ([{"unsharp": {"amount": -1}}], ["combos.x[0].unsharp", "amount of 0 or more"]),
         ([{"canny": {"low": 90, "high": 80}}], ["combos.x[0].canny", "90.0"]),
-        (["resize", "crop"], ["combos.x:", "crop behind resize"]),
-        (["clahe", "trim"], ["combos.x:", "trim behind resize"]),
-        (["resize", "invert", "resize"], ["combos.x:", "resize behind resize"]),
+        (["resize", "crop"], ["combos.x:", "crop after resize"]),
+        (["clahe", "trim"], ["combos.x:", "trim after resize"]),
+        (["resize", "invert", "resize"], ["combos.x:", "resize after resize"]),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from pneumo.base.config import load_params
 from pneumo.data.decoding import decode_image
 from pneumo.preprocessing.combo import apply_steps, parse_combo
 from pneumo.stages import preprocess
-from workspace import find_partials
+from workspace import edit_params, find_partials
 
 
 def test_preprocess_writes_row_i_from_image_i(workspace, phantom_data):
@@ -36,3 +36,12 @@ def test_preprocess_keeps_the_old_images_where_a_file_is_gone(workspace, phantom
         preprocess.run(load_params(), "raw")
     assert images.read_bytes() == old
     assert find_partials(workspace) == []
+
+
+def test_preprocess_says_when_a_clip_limit_has_no_effect(workspace, phantom_data, capsys):
+    shutil.copytree(phantom_data, workspace / "data")
+    edit_params(workspace, "{clip_limit: 2.0, tiles: 4}", "{clip_limit: 2.0, tiles: 8}")
+    preprocess.run(load_params(), "clahe")
+    assert "warning: combos.clahe" in capsys.readouterr().out
+    preprocess.run(load_params(), "raw")
+    assert "warning" not in capsys.readouterr().out

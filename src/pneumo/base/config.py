@@ -212,6 +212,10 @@ def load_params(path: Path = PARAMS_PATH) -> Params:
     missing = [field.name for field in fields(Params) if field.name not in content]
     if missing:
         raise PneumoError(f"{path}: missing {', '.join(missing)}. Compare conf/experiment/demo.yaml.")
+    written: Any = OmegaConf.to_container(content, resolve=False)
+    empty = [field.name for field in fields(Params) if written[field.name] is None]
+    if empty:
+        raise PneumoError(f"{path}: {empty[0]}: Expected a value. Received: nothing behind the colon.")
     for key in ("data", "combos", "models", "external"):  # of a list here, OmegaConf would not say the key
         expect(not isinstance(content[key], ListConfig), f"{path}: {key}", "{name: ...}", content[key])
     return build(Params, content, str(path))

@@ -7,6 +7,7 @@ from pneumo.base.config import Run
 DATA_DIR = Path("data")
 MODELS_DIR = Path("models")
 FEATURE_CACHE_DIR = DATA_DIR / ".features"
+CHECKED_PATH = DATA_DIR / ".checked"
 # In a source's raw folder: the files that `download` could not bring there, and why.
 REJECTED_NAME = "rejected.csv"
 

@@ -1,4 +1,4 @@
-"""The data set: where its files come from, how a file becomes pixels, the table of images, the split.
+"""The data set: sources of files, decoding of files to pixels, the table of images, the split.
 
-Nothing here knows of steps, networks or scores.
+Nothing here may use preprocessing steps, networks or scores.
 """

@@ -1,18 +1,18 @@
-"""How a file becomes pixels: one way for the whole product.
+"""Decoding of image files to 8-bit grey pixels.
 
-`prepare` checks files with it, `preprocess` and `predict` read with it, so all of them see the same pixels
-and refuse the same files.
+`prepare` checks files with this module, `preprocess` and `predict` read with it, so that all of them see the
+same pixels and refuse the same files.
 
-What is done with pixels that are not 8-bit grey:
+Pixels that are not 8-bit grey:
 
-- Colour is reduced to luminance (ITU-R 601). A JPEG's own luminance channel is taken as it is.
-- Transparent pixels are laid over black, the background of a radiograph.
-- 16-bit grey is scaled over the full range of the stored bits, 0 to 65,535 (a TIFF may state fewer bits, as
-  12). Which part of the range a detector used is not in the file, so nothing is stretched: a 12-bit
-  radiograph stored as plain 16-bit comes out almost black, and `suspicious` names it.
-- 32-bit and floating-point pixels are refused: their range is not stated anywhere.
-- A file with several frames is refused: nothing says which one is the radiograph. Only the preview pictures
-  that phones append to a JPEG (format MPO) are passed over, as there the first image is the main one.
+- Colour is reduced to luminance (ITU-R 601). Of a JPEG, its own luminance channel is taken unchanged.
+- Transparent pixels are composited over black, the background of a radiograph.
+- 16-bit grey is scaled from the full range of the stored bits, 0 to 65,535 (a TIFF may state fewer bits, such
+  as 12). The range that a detector used is not stored in the file, so no other scaling is applied: a 12-bit
+  radiograph stored as plain 16-bit becomes almost black, and `suspicious` reports it.
+- 32-bit and floating-point pixels are refused, because no file states their range.
+- A file with several frames is refused, because no file states which one is the radiograph. The exception is
+  MPO, a JPEG to which phones append preview pictures: its first image is the main one.
 """
 
 import contextlib
@@ -46,24 +46,24 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SMALLEST_SIDE_PX = 32
-_NARROWEST_RANGE = 16  # what 12 bits in 16 leave, of 255
+_NARROWEST_RANGE = 16  # of 255: that of 12 bits stored as 16
 
 _warnings_lock = threading.Lock()
 
 
 class UnreadableImageError(Exception):
-    """The bytes are no image that can be used; the message is a short reason for people."""
+    """The bytes are not an image that can be used; the message is a short reason."""
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image as a person would see it on a screen.
+    """An image as viewers display it.
 
     Attributes:
         pixels: uint8 array of shape (height, width), grey, 0 is black; read-only.
-        width: width as displayed, that is after the EXIF orientation is applied.
-        height: height as displayed.
-        mode: pixel format as stored, in Pillow's words: "L", "RGB", "CMYK", "I;16", ...
+        width: width after the EXIF orientation is applied.
+        height: height after the EXIF orientation is applied.
+        mode: pixel format as stored, by Pillow's names: "L", "RGB", "CMYK", "I;16", ...
     """
 
     pixels: np.ndarray
@@ -76,13 +76,14 @@ def decode_image(data: bytes) -> DecodedImage:
     """Decode a JPEG, PNG, BMP, TIFF or WebP file to 8-bit grey; safe to call from several threads.
 
     Args:
-        data: the whole content of the file. Its name plays no part.
+        data: the whole content of the file. The format is found from the content, not from a name.
 
     Returns:
         The decoded image.
 
     Raises:
-        UnreadableImageError: empty, truncated, damaged, too large, or its pixels would have to be guessed.
+        UnreadableImageError: the file is empty, truncated, damaged or too large, or the meaning of its pixels
+            is not stated in it.
     """
     if not data:
         raise UnreadableImageError("empty file")
@@ -94,20 +95,20 @@ def decode_image(data: bytes) -> DecodedImage:
         raise UnreadableImageError("not a readable JPEG, PNG, BMP, TIFF or WebP image") from None
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"too large: over {_LIMIT_TEXT}") from None
-    except Exception as error:  # Pillow's parsers let through whatever they stumble over in a hostile file
+    except Exception as error:  # of a hostile file, Pillow's parsers raise errors of many kinds
         if "truncated" in str(error).lower():
             raise UnreadableImageError("truncated") from error
         raise UnreadableImageError(f"damaged: {error or type(error).__name__}") from error
 
 
 def suspicious(pixels: np.ndarray) -> str | None:
-    """Say why a readable image deserves a look before it is trained on.
+    """Return why a readable image looks unusual.
 
     Args:
         pixels: uint8 array of shape (height, width).
 
     Returns:
-        A short reason, or None where there is none.
+        A short reason, or None for a usual image.
     """
     height, width = pixels.shape
     if min(height, width) < _SMALLEST_SIDE_PX:
@@ -129,8 +130,8 @@ def _decode(data: bytes) -> DecodedImage:
         raise UnreadableImageError(f"holds {n_frames} frames, not one image")
 
     if image.format == "PNG":
-        _open(data).verify()  # the only format here with checksums; Pillow leaves them out when it decodes
-    image.draft("L", None)  # of a JPEG, decode the luminance channel alone
+        _open(data).verify()  # of these formats, PNG alone has checksums, and load() does not check them
+    image.draft("L", None)  # of a JPEG, decode only the luminance channel
     image.load()
     if image.format in ("JPEG", "MPO") and _is_jpeg_cut_short(data, image):
         raise UnreadableImageError("truncated")
@@ -149,24 +150,26 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 def _is_jpeg_cut_short(data: bytes, image: Image.Image) -> bool:
-    """Say whether the decoder ran out of data and filled the rest with grey without a word.
+    """Return whether the decoder ran out of data and filled the rest with grey without an error.
 
-    It does so where the end of the file is lost but an end marker follows all the same, or was overwritten
-    with zeros. Not seen is the loss of a few bytes, within the last blocks of 8 x 8 pixels, or that of later
-    scans of a progressive file, which leaves a coarser but complete picture.
+    It does so where the end of the scan is missing but an end marker follows, or was overwritten with zeros.
+    Two losses are not detected: of a few bytes in the last blocks of 8 x 8 pixels, and of later scans of a
+    progressive file, which leaves a coarser but complete picture.
 
     Args:
         data: the whole file.
-        image: the same, decoded and not yet turned upright.
+        image: the same file, decoded, before its orientation is applied.
     """
     end = data.rfind(_JPEG_END)
-    if end < 0 or data.find(_JPEG_SCAN_START, end) >= 0:  # none, or only that of a thumbnail in the header
+    if (
+        end < 0 or data.find(_JPEG_SCAN_START, end) >= 0
+    ):  # no end marker, or only that of a thumbnail in the header
         return True
     left, top = (image.width - 1) // 8 * 8, (image.height - 1) // 8 * 8
     last_block = np.asarray(image.crop((left, top, image.width, image.height)))
     if not np.isin(last_block, _UNDECODED_GREY_LEVELS).all():
         return False
-    # A decoder that has all it needs passes over extra bytes before the end marker; a starved one eats them.
+    # A decoder that has all its data ignores extra bytes before the end marker, others decode them.
     fed = _open(data[:end].rstrip(b"\xff") + _EXTRA_SCAN_DATA + _JPEG_END)
     fed.draft("L", None)
     return ImageChops.difference(image, fed).getbbox() is not None
@@ -189,7 +192,7 @@ def _scale_16_bit(image: Image.Image) -> np.ndarray:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         (n_bits,) = image.tag_v2[_TIFF_BITS_PER_SAMPLE]
         highest = 2**n_bits - 1
-        if image.tag_v2[_TIFF_PHOTOMETRIC] == _TIFF_WHITE_IS_ZERO:  # Pillow leaves this to us beyond 8 bits
+        if image.tag_v2[_TIFF_PHOTOMETRIC] == _TIFF_WHITE_IS_ZERO:  # which Pillow applies to 8 bits only
             pixels = highest - pixels
     if "transparency" in image.info:
         pixels[pixels == image.info["transparency"]] = 0
@@ -198,9 +201,9 @@ def _scale_16_bit(image: Image.Image) -> np.ndarray:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Drop what Pillow warns of while it reads headers; what matters to us becomes an error or nothing.
+    """Ignore Pillow's warnings about headers, such as damaged EXIF data, which do not affect the pixels.
 
-    The lock is there because `catch_warnings` changes the state of the whole process.
+    The lock is needed because `catch_warnings` changes the state of the whole process.
     """
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")

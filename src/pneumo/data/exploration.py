@@ -1,4 +1,4 @@
-"""Sample images of a data set."""
+"""Sample pictures of a data set, for people to look at."""
 
 from pathlib import Path
 
@@ -14,32 +14,45 @@ N_SAMPLES = 8
 SAMPLE_SIZE_PX = 160
 
 
-def sample_images(manifest: pd.DataFrame) -> npt.NDArray[np.uint8]:
-    """Return some training images of each subtype that there is, in the order of `Subtype`.
+def list_train_subtypes(manifest: pd.DataFrame) -> list[Subtype]:
+    """Return the subtypes of the training images, in the order of `Subtype`: the rows of `draw_samples`.
+
+    Args:
+        manifest: with `split` and `subtype`.
+    """
+    found = set(manifest.loc[manifest["split"] == "train", "subtype"])
+    return [subtype for subtype in Subtype if subtype in found]
+
+
+def draw_samples(manifest: pd.DataFrame) -> npt.NDArray[np.uint8]:
+    """Draw training images of each subtype and make them small.
+
+    The order of the files' hashes is as good as random and the same on every machine.
 
     Args:
         manifest: with `path`, `split`, `subtype` and `sha256`.
 
     Returns:
-        uint8 array of shape (n_subtypes, N_SAMPLES, SAMPLE_SIZE_PX, SAMPLE_SIZE_PX); black beside an image
-        that is not square, and where there are fewer images.
+        uint8 array of shape (n_subtypes, N_SAMPLES, SAMPLE_SIZE_PX, SAMPLE_SIZE_PX), rows as of
+        `list_train_subtypes`. The aspect ratio is kept and the rest is black. Where a subtype has fewer than
+        N_SAMPLES images, the last pictures are black.
     """
-    train = manifest[manifest["split"] == "train"]
-    subtypes = [subtype for subtype in Subtype if (train["subtype"] == subtype).any()]
-    grid = np.zeros((len(subtypes), N_SAMPLES, SAMPLE_SIZE_PX, SAMPLE_SIZE_PX), np.uint8)
+    train = manifest[manifest["split"] == "train"].sort_values("sha256", kind="stable")
+    subtypes = list_train_subtypes(manifest)
+    samples = np.zeros((len(subtypes), N_SAMPLES, SAMPLE_SIZE_PX, SAMPLE_SIZE_PX), np.uint8)
     for row, subtype in enumerate(subtypes):
-        # Hashes are as good as random and the same on every machine.
-        chosen = train[train["subtype"] == subtype].sort_values("sha256")["path"].head(N_SAMPLES)
-        for column, path in enumerate(chosen):
-            grid[row, column] = _letterbox(decode_image(Path(path).read_bytes()).pixels)
-    return grid
+        paths = train.loc[train["subtype"] == subtype, "path"].head(N_SAMPLES)
+        for column, path in enumerate(paths):
+            samples[row, column] = _make_thumbnail(decode_image(Path(path).read_bytes()).pixels)
+    return samples
 
 
-def _letterbox(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _make_thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     scale = SAMPLE_SIZE_PX / max(pixels.shape)
     height, width = (max(1, round(side * scale)) for side in pixels.shape)
-    canvas = np.zeros((SAMPLE_SIZE_PX, SAMPLE_SIZE_PX), np.uint8)
     top, left = (SAMPLE_SIZE_PX - height) // 2, (SAMPLE_SIZE_PX - width) // 2
-    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    canvas[top : top + height, left : left + width] = small
-    return canvas
+    interpolation = cv2.INTER_AREA if scale <= 1 else cv2.INTER_LINEAR
+    thumbnail = np.zeros((SAMPLE_SIZE_PX, SAMPLE_SIZE_PX), np.uint8)
+    resized = cv2.resize(pixels, (width, height), interpolation=interpolation)
+    thumbnail[top : top + height, left : left + width] = resized
+    return thumbnail

@@ -1,13 +1,13 @@
 """Chest X-ray phantoms: synthetic frontal radiographs, drawn from random numbers.
 
-No image made here shows a person, and nothing learnt from them says anything about patients. They let every
-stage run without a download, on images that ask the right questions: disease of graded severity inside varied
-anatomy, seen through varied exposure, framing and collimation. What varies with the view is drawn from its
-own random stream, apart from the disease, so it carries no hint of the label.
+No image made here shows a person, and results on them say nothing about patients. They let every stage run
+without a download, on images with the variation of real ones: disease of graded severity in varied anatomy,
+with varied exposure, framing and collimation. What varies with the view is drawn from a random stream of its
+own, so that it is independent of the label.
 
-An image is made in three steps: `draw_thorax` (who), `add_pneumonia` (what) and `take_radiograph` (how it was
-taken). The first two work in attenuation, where overlapping tissues add up as in a projection: about 0 is
-air, 0.2 is lung, 0.9 is the spine behind the heart.
+An image is made in three steps: `draw_thorax` (the patient), `add_pneumonia` (the disease) and
+`take_radiograph` (the view). The first two work in attenuation, where overlapping tissues add up as in a
+projection: about 0 is air, 0.2 is lung, 0.9 is the spine behind the heart.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ import numpy as np
 from pneumo.base.labels import Subtype
 
 CANVAS_PX = 320
-# OpenCV draws at fractions of a pixel when coordinates are integers with this many fractional bits.
+# OpenCV draws at fractions of a pixel if coordinates are integers with this many fractional bits.
 _SHIFT_BITS = 4
 _COLUMNS = np.arange(CANVAS_PX, dtype=np.float32)[None, :]
 _ROWS = np.arange(CANVAS_PX, dtype=np.float32)[:, None]
 
-# Outlines run in the frame of one half of the thorax: s is the distance from the midline in half widths,
-# t the way down from the apex of the lung (0) to its lowest corner (1).
+# Outlines are points (s, t) of one half of the thorax: s is the distance from the midline in half widths, t
+# the distance from the apex of the lung (0) towards its lowest corner (1).
 _LUNG_OUTLINE = np.array(
     [
         (0.20, 0.09), (0.36, 0.00), (0.58, 0.07), (0.79, 0.27), (0.92, 0.52), (0.98, 0.78), (0.99, 0.98),
@@ -47,14 +47,14 @@ _AORTA_PATH = np.array([(0.16, 0.28), (0.18, 0.24), (0.17, 0.60)])
 _RIB_HALF_WIDTHS = (0.50, 0.68, 0.80, 0.88, 0.94, 0.98, 1.00, 1.01, 1.01, 1.00)
 _N_RIBS_SEEN_IN_FRONT = 7
 
-# Where consolidation of a lobe lies: side of the image (-1 is the patient's right), first and last t.
+# Lobes that may be consolidated: side of the image (-1 is the patient's right), first and last t.
 _LOBES = ((-1, 0.05, 0.42), (-1, 0.42, 0.70), (-1, 0.48, 0.90), (1, 0.05, 0.48), (1, 0.48, 0.92))
 _MARKERS = ("R", "L", "AP", "PA", "PORTABLE", "SUPINE")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a thorax lies on the canvas; lengths and positions in pixels."""
+    """Position and size of a thorax on the canvas, in pixels."""
 
     midline_px: float
     apex_px: float
@@ -76,9 +76,9 @@ class Thorax:
     """A patient without disease.
 
     Attributes:
-        frame: its place on the canvas.
+        frame: position and size on the canvas.
         attenuation: float32 array of shape (CANVAS_PX, CANVAS_PX), 0 is air.
-        lungs: float32 array of the same shape in [0, 1], how much a pixel lies in a lung.
+        lungs: float32 array of the same shape in [0, 1], the fraction of a pixel that lies in a lung.
         bronchi: float32 array of the same shape in [0, 1], the tree of bronchi and vessels.
     """
 
@@ -108,18 +108,18 @@ def draw_thorax(rng: np.random.Generator) -> Thorax:
 
 
 def add_pneumonia(thorax: Thorax, subtype: Subtype, rng: np.random.Generator) -> np.ndarray:
-    """Return the patient's attenuation with pneumonia; outside the lungs nothing changes.
+    """Return the patient's attenuation with pneumonia; it differs in the lungs only.
 
     Args:
         thorax: the patient.
         subtype: bacterial draws a consolidation in one lobe, viral a fine pattern in both lungs.
-        rng: where the disease's place, shape and severity come from.
+        rng: random stream of the disease's place, shape and severity.
 
     Returns:
         float32 array of shape (CANVAS_PX, CANVAS_PX), 0 is air.
 
     Raises:
-        ValueError: the subtype is no pneumonia that can be drawn.
+        ValueError: the subtype is another one.
     """
     severity = rng.beta(1.6, 1.6)
     if subtype == Subtype.BACTERIAL:
@@ -136,7 +136,7 @@ def take_radiograph(attenuation: np.ndarray, rng: np.random.Generator) -> np.nda
 
     Args:
         attenuation: float32 array of shape (CANVAS_PX, CANVAS_PX), 0 is air.
-        rng: where everything about the view comes from.
+        rng: random stream of the view.
 
     Returns:
         uint8 array of shape (height, width), 240 to 272 pixels high, 1 to 1.45 times as wide.
@@ -180,7 +180,7 @@ def _draw_bones(frame: Frame, rng: np.random.Generator) -> np.ndarray:
     for side in (-1, 1):
         clavicles.append(frame.place(clavicle, side))
         for rib, width in enumerate(_RIB_HALF_WIDTHS):
-            # A rib is a ring that sinks towards the front: its projection is an ellipse.
+            # A rib is a ring that is lower in front, so its projection is an ellipse.
             centre, rise = first + step * rib, tilt * (0.6 + 0.07 * rib)
             upper = np.column_stack([width * np.cos(back), centre - rise * np.sin(back)])
             lower = np.column_stack([width * np.cos(front), centre + 1.1 * rise * np.sin(front)])
@@ -231,7 +231,7 @@ def _draw_consolidation(thorax: Thorax, severity: float, rng: np.random.Generato
     lobe = _step(np.minimum(t - first, last - t), 0.015)
     lung = thorax.lungs * ((_COLUMNS - frame.midline_px) * side > 0)
     depth = 0.18 + 0.26 * severity
-    # Air in the bronchi stays when the tissue around them fills: air bronchograms.
+    # The bronchi keep their air when the tissue around them fills: air bronchograms.
     texture = 1 + 0.07 * _noise(4.0, rng) - rng.uniform(0.15, 0.6) * thorax.bronchi
     return depth * patch * lobe * lung * texture
 
@@ -263,7 +263,7 @@ def _frame_patient(attenuation: np.ndarray, rng: np.random.Generator) -> np.ndar
 def _expose(attenuation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     level, window = rng.uniform(0.0, 0.1), rng.uniform(0.9, 1.1)
     signal = np.clip((attenuation - level) / window, 0, 1) ** rng.uniform(0.65, 1.5)
-    # Less light reaches the film behind dense tissue, so noise grows there.
+    # Fewer photons pass dense tissue, so its noise is greater.
     noise = rng.standard_normal(signal.shape, dtype=np.float32) * (0.5 + signal)
     signal = _blur(signal + rng.uniform(0.01, 0.04) * noise, rng.uniform(0.3, 0.9))
     darkest = rng.uniform(0.0, 0.2)
@@ -296,7 +296,7 @@ def _burn_in_marker(image: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _step(x: np.ndarray, width: float) -> np.ndarray:
-    """Return a soft step from 0 to 1 at x = 0."""
+    """Return a smooth step from 0 to 1 at x = 0."""
     return 0.5 + 0.5 * np.tanh(x / (2 * width))
 
 
@@ -342,7 +342,7 @@ def _to_fixed_point(points: np.ndarray) -> np.ndarray:
 def _blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
     if sigma_px < 4:
         return cv2.GaussianBlur(image, (0, 0), sigma_px)
-    # A wide blur leaves no detail, so a smaller image holds all of it at a fraction of the cost.
+    # A wide blur leaves no detail, so it can be computed on a smaller image, which is faster.
     small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     return cv2.resize(
         cv2.GaussianBlur(small, (0, 0), sigma_px / 4), image.shape[::-1], interpolation=cv2.INTER_CUBIC

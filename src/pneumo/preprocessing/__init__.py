@@ -1,4 +1,4 @@
-"""Steps from pixels to pixels, and the combos they form.
+"""Preprocessing steps, and combos of them.
 
-Nothing here may see a label, a split or a file's name.
+Nothing here may read a label, a split or the name of a file.
 """

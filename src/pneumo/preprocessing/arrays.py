@@ -1,5 +1,6 @@
-"""From image files to one array on disk."""
+"""Preprocessed images: one array on disk for each combo."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,24 +8,25 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pneumo.base.artifacts import write_file
+from pneumo.base.artifacts import hash_file, write_file
 from pneumo.data.decoding import decode_image
 from pneumo.preprocessing.combo import Step, apply_steps
 from pneumo.preprocessing.steps import Image
 
-# Rows in flight at a time: bounds memory, whatever the number of images.
+# Images that are preprocessed before any of them is written: this bounds memory for any number of images.
 N_IN_FLIGHT = 256
 
 
-def write_images(paths: list[str], steps: list[Step], target: Path) -> None:
+def write_images(paths: list[str], steps: list[Step], target: Path, name: str = "preprocess") -> None:
     """Preprocess files into one array, uint8 of shape (n, size_px, size_px, 1), in parallel.
 
     Args:
         paths: of n image files.
         steps: as `parse_combo` returns them.
         target: .npy file; row i comes from path i.
+        name: what the progress bar is called.
     """
-    cv2.setNumThreads(1)  # the threads are ours, one an image
+    cv2.setNumThreads(1)  # the pool below runs one thread per core already
 
     def preprocess(path: str) -> Image:
         return apply_steps(decode_image(Path(path).read_bytes()).pixels, steps)
@@ -33,8 +35,23 @@ def write_images(paths: list[str], steps: list[Step], target: Path) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size_px, size_px, 1)}
     with write_file(target) as partial, partial.open("wb") as file, ThreadPoolExecutor() as pool:
         np.lib.format.write_array_header_1_0(file, header)
-        with tqdm(total=len(paths), desc=target.parent.name, unit="image") as progress:
+        with tqdm(total=len(paths), desc=name, unit="image") as progress:
             for start in range(0, len(paths), N_IN_FLIGHT):
                 for image in pool.map(preprocess, paths[start : start + N_IN_FLIGHT]):
                     file.write(image.tobytes())
                     progress.update()
+
+
+def find_identical_images(paths: Mapping[str, Path]) -> list[list[str]]:
+    """Find combos that gave the same images.
+
+    Args:
+        paths: combo -> its images.npy.
+
+    Returns:
+        Groups of two or more combos whose files have the same content, in the order of `paths`.
+    """
+    groups: dict[str, list[str]] = {}
+    for combo, path in paths.items():
+        groups.setdefault(hash_file(path), []).append(combo)
+    return [combos for combos in groups.values() if len(combos) > 1]

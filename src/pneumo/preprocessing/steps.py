@@ -1,11 +1,12 @@
 """Preprocessing steps: functions of one image and their own parameters, nothing else.
 
-A step takes and returns a grey image, a uint8 array of shape (height, width) with values 0 to 255. It cannot
-see a label, a split or a file name. To add one, write a function here under `@step`: its name is the step's
-name in params.yaml, its keyword arguments are the step's parameters, and the ValueErrors it raises are shown
-to the user before any image is read.
+A step takes and returns a grey image, a uint8 array of shape (height, width) with values 0 to 255. It knows
+neither label nor split nor file name. To add a step, write a function here under `@step`: its name is the
+step's name in params.yaml, its keyword arguments are the step's parameters, and the ValueErrors that it
+raises are shown to the user before any image is read.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,12 +19,16 @@ Image = npt.NDArray[np.uint8]
 FUNCTIONS: dict[str, Callable[..., Image]] = {}
 GEOMETRIC: set[str] = set()
 
+_N_GREY_LEVELS = 256
+_MAX_TILES = 64
+_MAX_SIGMA_PX = 100  # the time grows with it
+
 
 def step(*, geometric: bool = False) -> Callable[[Callable[..., Image]], Callable[..., Image]]:
     """Register a function as a preprocessing step.
 
     Args:
-        geometric: the step changes the image's height or width; such steps stand before `resize`.
+        geometric: the step changes the image's height or width; such steps come before `resize`.
     """
 
     def register(function: Callable[..., Image]) -> Callable[..., Image]:
@@ -48,20 +53,20 @@ def crop(
     left: float | None = None,
     right: float | None = None,
 ) -> Image:
-    """Cut margins off.
+    """Remove margins.
 
     Args:
         image: uint8 array of shape (height, width).
-        margin: fraction of the height or width to cut from every side, in [0, 0.5).
-        top: fraction of the height to cut from the top instead of `margin`; likewise the other three.
-        bottom: see top.
-        left: see top.
-        right: see top.
+        margin: fraction of the height or width to remove from every side, in [0, 0.5).
+        top: fraction of the height to remove from the top in place of `margin`.
+        bottom: fraction of the height to remove from the bottom in place of `margin`.
+        left: fraction of the width to remove from the left in place of `margin`.
+        right: fraction of the width to remove from the right in place of `margin`.
     """
     height, width = image.shape
     sides = [margin if side is None else side for side in (top, bottom, left, right)]
     if min(sides) < 0 or sides[0] + sides[1] >= 1 or sides[2] + sides[3] >= 1:
-        raise ValueError(f"Expected margins of 0 or more that leave something. Received: {sides}")
+        raise ValueError(f"Expected margins of 0 or more, opposite ones below 1 together. Received: {sides}")
     first_row, first_column = int(height * sides[0]), int(width * sides[2])
     last_row = max(height - int(height * sides[1]), first_row + 1)
     last_column = max(width - int(width * sides[3]), first_column + 1)
@@ -70,13 +75,13 @@ def crop(
 
 @step(geometric=True)
 def trim(image: Image, *, darkness: float = 0.25, max_fraction: float = 0.3) -> Image:
-    """Cut collimation borders and black bars off: the rows and columns at the edges that are mostly dark.
+    """Remove collimation borders and black bars: the rows and columns at the edges that are mostly dark.
 
     Args:
         image: uint8 array of shape (height, width).
         darkness: a row or column is border while its median is below this fraction of the median of the
             image's central half, in [0, 1].
-        max_fraction: at most this fraction of the height or width goes from one side, in [0, 0.5).
+        max_fraction: greatest fraction of the height or width that is removed from one side, in [0, 0.5).
     """
     if not 0 <= darkness <= 1:
         raise ValueError(f"Expected darkness in [0, 1]. Received: {darkness}")
@@ -103,13 +108,13 @@ def _bright_span(is_bright: npt.NDArray[np.bool_], max_fraction: float) -> tuple
 def resize(
     image: Image, *, size_px: int, mode: Literal["squash", "letterbox", "center_crop"] = "squash"
 ) -> Image:
-    """Bring the image to `size_px` x `size_px`, averaging over pixel areas where it shrinks.
+    """Resize to `size_px` x `size_px`: area averages where the image shrinks, linear interpolation elsewhere.
 
     Args:
         image: uint8 array of shape (height, width).
-        size_px: height and width of the result; `image_size_px` of params.yaml where it is not given.
-        mode: `squash` gives up the aspect ratio, `letterbox` keeps it and pads with black, `center_crop`
-            keeps it and cuts what does not fit.
+        size_px: height and width of the result, 16 or more; in params.yaml always `image_size_px`.
+        mode: `squash` changes the aspect ratio, `letterbox` keeps it and pads with black, `center_crop` keeps
+            it and removes what lies outside of the central square.
     """
     if size_px < 16:
         raise ValueError(f"Expected size_px of 16 or more. Received: {size_px}")
@@ -144,12 +149,31 @@ def clahe(image: Image, *, clip_limit: float = 2.0, tiles: int = 8) -> Image:
 
     Args:
         image: uint8 array of shape (height, width).
-        clip_limit: highest bin of a tile's histogram, as a multiple of the mean bin, above 0.
-        tiles: number of tiles along each side.
+        clip_limit: highest bin of a tile's histogram, as a multiple of the mean bin, above 0 and up to 256,
+            which clips nothing. It is rounded, see `find_clip_px`.
+        tiles: number of tiles along each side, 1 to 64.
     """
-    if clip_limit <= 0 or tiles < 1:
-        raise ValueError(f"Expected clip_limit > 0 and tiles >= 1. Received: {clip_limit}, {tiles}")
+    if not (0 < clip_limit <= _N_GREY_LEVELS and 1 <= tiles <= _MAX_TILES):
+        raise ValueError(
+            f"Expected clip_limit above 0 and up to {_N_GREY_LEVELS}, and tiles from 1 to {_MAX_TILES}. "
+            f"Received: {clip_limit}, {tiles}"
+        )
     return cv2.createCLAHE(clipLimit=clip_limit, tileGridSize=(tiles, tiles)).apply(image)  # type: ignore[return-value]
+
+
+def find_clip_px(clip_limit: float, tiles: int, size_px: int) -> int:
+    """Return the highest bin of a tile's histogram in pixels, as OpenCV rounds it.
+
+    OpenCV clips at whole pixels, at least 1. Limits that are rounded to the same number give the same images.
+
+    Args:
+        clip_limit: as in `clahe`.
+        tiles: as in `clahe`.
+        size_px: height and width of the image; OpenCV pads it to a multiple of `tiles`.
+
+    Source: modules/imgproc/src/clahe.cpp of OpenCV 4 and 5.
+    """
+    return max(1, int(clip_limit * math.ceil(size_px / tiles) ** 2 / _N_GREY_LEVELS))
 
 
 @step()
@@ -182,7 +206,7 @@ def brightness(image: Image, *, factor: float = 1.0, offset: float = 0.0) -> Ima
 
 @step()
 def stretch(image: Image, *, low_percentile: float = 1.0, high_percentile: float = 99.0) -> Image:
-    """Stretch grey values linearly so that two percentiles become 0 and 255; beyond them is clipped."""
+    """Stretch grey values linearly so that two percentiles become 0 and 255; values beyond are clipped."""
     if not 0 <= low_percentile < high_percentile <= 100:
         raise ValueError(
             "Expected 0 <= low_percentile < high_percentile <= 100. "
@@ -209,24 +233,29 @@ def median(image: Image, *, size_px: int = 3) -> Image:
 
 @step()
 def gaussian(image: Image, *, sigma_px: float = 1.0) -> Image:
-    """Blur with a Gaussian of standard deviation `sigma_px`."""
-    if sigma_px <= 0:
-        raise ValueError(f"Expected sigma_px > 0. Received: {sigma_px}")
+    """Blur with a Gaussian of standard deviation `sigma_px`, above 0 and up to 100."""
+    _check_sigma(sigma_px)
     return cv2.GaussianBlur(image, (0, 0), sigma_px)  # type: ignore[return-value]
+
+
+def _check_sigma(sigma_px: float) -> None:
+    if not 0 < sigma_px <= _MAX_SIGMA_PX:
+        raise ValueError(f"Expected sigma_px above 0 and up to {_MAX_SIGMA_PX}. Received: {sigma_px}")
 
 
 @step()
 def unsharp(image: Image, *, sigma_px: float = 2.0, amount: float = 1.0) -> Image:
-    """Sharpen: add `amount` times the difference from the image blurred with `sigma_px`."""
-    if sigma_px <= 0 or amount < 0:
-        raise ValueError(f"Expected sigma_px > 0 and amount >= 0. Received: {sigma_px}, {amount}")
+    """Sharpen: add `amount` (0 or more) times the difference from the image after `gaussian`."""
+    _check_sigma(sigma_px)
+    if amount < 0:
+        raise ValueError(f"Expected amount of 0 or more. Received: {amount}")
     blurred = cv2.GaussianBlur(image, (0, 0), sigma_px)
     return cv2.addWeighted(image, 1 + amount, blurred, -amount, 0)  # type: ignore[return-value]
 
 
 @step()
 def canny(image: Image, *, low: float = 40.0, high: float = 80.0) -> Image:
-    """Mark edges white on black (Canny 1986); gradients above `high` begin one, above `low` continue it."""
+    """Mark edges white on black (Canny 1986): gradients above `high`, and above `low` where connected."""
     if not 0 <= low <= high:
         raise ValueError(f"Expected 0 <= low <= high. Received: {low}, {high}")
     return cv2.Canny(image, low, high)  # type: ignore[return-value]

@@ -8,7 +8,7 @@ from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS
 from pneumo.base.paths import exploration_dir, manifest_path, raw_dir
-from pneumo.data.exploration import sample_images
+from pneumo.data.exploration import draw_samples
 from pneumo.data.manifest import COLUMNS, find_oddities, scan_folder
 from pneumo.data.sources import load_source
 from pneumo.data.split import assign_split, find_leaks, group_images
@@ -41,7 +41,7 @@ def run(params: Params) -> None:
         quarantine.sort_values("path").to_csv(folder / "quarantine.csv", index=False)
         images.loc[~images["parsed"], ["id", "label"]].to_csv(folder / "unparsed_names.csv", index=False)
         find_oddities(images).to_csv(folder / "oddities.csv", index=False)
-        np.save(folder / "samples.npy", sample_images(manifest))
+        np.save(folder / "samples.npy", draw_samples(manifest))
     print(
         f"{len(manifest)} images of {manifest['patient'].nunique()} patients: "
         + ", ".join(f"{n} {split}" for split, n in manifest["split"].value_counts().items())

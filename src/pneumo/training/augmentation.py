@@ -136,7 +136,8 @@ def change_contrast(images: Any, parameters: Parameters) -> Any:
 
 def change_gamma(images: Any, parameters: Parameters) -> Any:
     """Raise values, as fractions of 255, to a power."""
-    return WHITE * ops.power(images / WHITE, _per_image(parameters["gamma"]))
+    # TensorFlow's power takes three times as long.
+    return WHITE * ops.exp(ops.log(images / WHITE) * _per_image(parameters["gamma"]))
 
 
 def change_sharpness(images: Any, parameters: Parameters) -> Any:

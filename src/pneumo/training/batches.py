@@ -17,6 +17,10 @@ class ImageBatches(keras.utils.PyDataset):
         sample_weights: float array of shape (n,), or None for equal weights.
         batch_size: images a batch; the last may be smaller.
         shuffle_seed: a new order in every epoch, the same for the same seed; None keeps the order.
+        mixup_alpha: above 0, each image and its target are mixed with those before it in the batch. Its own
+            share is drawn from Beta(alpha, alpha), anew in every epoch; needs `shuffle_seed`.
+
+    Source: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class ImageBatches(keras.utils.PyDataset):
         *,
         batch_size: int,
         shuffle_seed: int | None = None,
+        mixup_alpha: float = 0.0,
     ) -> None:
         super().__init__()
         self._images = images
@@ -37,21 +42,63 @@ class ImageBatches(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._generator = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
         self._order = np.arange(len(rows))
+        self._mixup_alpha = mixup_alpha
+        self._shares = np.ones(len(rows))
         self.on_epoch_end()
 
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)
 
     def __getitem__(self, index: int) -> Any:
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        part = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        chosen = self._order[part]
         images = self._images[self._rows[chosen]]
         if self._targets is None:
             return (images,)
-        if self._sample_weights is None:
-            return images, self._targets[chosen]
-        return images, self._targets[chosen], self._sample_weights[chosen]
+        targets = self._targets[chosen]
+        weights = None if self._sample_weights is None else self._sample_weights[chosen]
+        if self._mixup_alpha:
+            images, targets, weights = mix(images, targets, weights, self._shares[part])
+        return (images, targets) if weights is None else (images, targets, weights)
 
     def on_epoch_end(self) -> None:
-        """Draw the next epoch's order."""
+        """Draw the next epoch's order, and the shares of its mixtures."""
         if self._generator is not None:
             self._order = self._generator.permutation(len(self._rows))
+            if self._mixup_alpha:
+                self._shares = self._generator.beta(self._mixup_alpha, self._mixup_alpha, len(self._rows))
+
+
+def mix(
+    images: npt.NDArray[Any],
+    targets: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32] | None,
+    shares: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Mix each input of a batch with the one before it, the first with the last.
+
+    The cross-entropy of a mixed target, times its mixed weight, is the mixture of two weighted losses.
+
+    Args:
+        images: uint8 images or float features of shape (n, ...).
+        targets: float array of shape (n, n_outputs).
+        weights: float array of shape (n,), or None for equal weights.
+        shares: float array of shape (n,) in [0, 1], of each input itself.
+
+    Returns:
+        Images (whole numbers where they were), targets and weights, of the same shapes and types.
+    """
+
+    def blend(values: npt.NDArray[Any], shares: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+        own = shares.astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+        return own * values + (1 - own) * np.roll(values, 1, axis=0)
+
+    mixed = blend(images, shares)
+    if np.issubdtype(images.dtype, np.integer):
+        mixed = np.rint(mixed)
+    mixed_weights = None
+    target_shares = shares
+    if weights is not None:
+        mixed_weights = blend(weights, shares).astype(np.float32)
+        target_shares = shares * weights / mixed_weights
+    return mixed.astype(images.dtype), blend(targets, target_shares).astype(np.float32), mixed_weights

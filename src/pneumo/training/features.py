@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import keras
@@ -38,13 +39,25 @@ def load_or_extract_features(
 
 
 def feature_key(extractor: keras.Model, images_path: Path) -> str:
-    """Return a key that changes with the images, the extractor's layers or weights, and Keras itself."""
+    """Return a key of all that features depend on.
+
+    Returns:
+        64 hexadecimal digits that change with the images, the extractor's layers and weights, the versions of
+        Keras and its backend, and the kinds of device that the backend uses.
+    """
     digest = hashlib.sha256(hash_file(images_path).encode())
-    description = [_describe_layer(layer) for layer in extractor.layers]
-    digest.update(json.dumps([keras.__version__, keras.backend.backend(), description], default=str).encode())
+    layers = [_describe_layer(layer) for layer in extractor.layers]
+    digest.update(json.dumps([*describe_computation(), layers], default=str).encode())
     for weights in extractor.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()
+
+
+def describe_computation() -> list[object]:
+    """Return what, besides a network and its inputs, its outputs depend on: versions and kinds of device."""
+    backend = keras.backend.backend()
+    kinds = sorted({name.partition(":")[0] for name in keras.distribution.list_devices()})
+    return [keras.__version__, backend, version(backend), kinds]
 
 
 def _describe_layer(layer: keras.Layer) -> list[object]:

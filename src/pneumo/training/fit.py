@@ -18,6 +18,7 @@ Features = npt.NDArray[np.float32]
 
 ONE_CYCLE_RISE_FRACTION = 0.25  # fastai's, as is the factor
 ONE_CYCLE_FACTOR = 25
+HISTORY_COLUMNS = ("phase", "epoch", "loss", "auc", "accuracy", "val_loss", "val_auc", "val_accuracy")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TrainingData:
         images: uint8 array of shape (n_all, height, width, 1).
         train_rows: int array of shape (n_train,), rows of `images`.
         train_classes: int array of shape (n_train,), class numbers.
-        val_rows: int array of shape (n_val,).
+        val_rows: int array of shape (n_val,); may be empty where nothing is chosen by it.
         val_classes: int array of shape (n_val,).
         n_classes: 2 or more.
     """
@@ -49,7 +50,9 @@ def fit_classifier(
     load_features: Callable[[], Features],
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
-    """Train a classifier through the phases of its recipe; each phase leaves its best epoch's weights.
+    """Train a classifier through the phases of its recipe.
+
+    Each phase leaves the weights of its best epoch, or of its last where the recipe says so.
 
     Args:
         classifier: its weights are changed.
@@ -61,7 +64,9 @@ def fit_classifier(
         callbacks: for every phase, beside the one that keeps the best epoch.
 
     Returns:
-        The history: phase, epoch (from 1, through all phases), and Keras's metrics, one row an epoch.
+        The history, one row an epoch: `phase`; `epoch` (from 1, through all phases); `loss`, `auc` (in 200
+        bins) and `accuracy` of the training images while they are trained on, the last two NaN with mixup;
+        `val_loss`, `val_auc` and `val_accuracy`, NaN without validation images.
     """
     histories = []
     for name, phase in recipe.phases.items():
@@ -70,13 +75,35 @@ def fit_classifier(
             assert classifier.head is not None  # noqa: S101, a recipe checks that it has a backbone
             history = _fit(classifier.head, recipe, phase, data, load_features(), seed, callbacks)
         else:
-            model = classifier.augmented if phase.augment else classifier.model
+            model = classifier.augmented if phase.augment else classifier.unflipped
             history = _fit(model, recipe, phase, data, data.images, seed, callbacks)
         histories.append(pd.DataFrame(history).assign(phase=name))
     whole = pd.concat(histories, ignore_index=True)
-    whole.insert(0, "epoch", range(1, len(whole) + 1))
-    whole.insert(0, "phase", whole.pop("phase"))
-    return whole
+    return whole.assign(epoch=range(1, len(whole) + 1)).reindex(columns=HISTORY_COLUMNS)
+
+
+def predict_rows(
+    classifier: Classifier,
+    recipe: Recipe,
+    images: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
+    load_features: Callable[[], Features],
+) -> npt.NDArray[np.float32]:
+    """Predict images with a trained classifier, from its backbone's features where its recipe allows that.
+
+    Args:
+        classifier: as `fit_classifier` leaves it.
+        recipe: what it was trained by.
+        images: uint8 array of shape (n_all, height, width, 1).
+        rows: int array of shape (n,), the images to predict.
+        load_features: gives the backbone's features of all images, shape (n_all, n_features).
+
+    Returns:
+        float32 array of shape (n, n_classes).
+    """
+    if recipe.uses_features_only:
+        return predict_probabilities(classifier.head, load_features(), rows)
+    return predict_probabilities(classifier.model, images, rows)
 
 
 def predict_probabilities(
@@ -155,34 +182,48 @@ def _fit(
         weights,
         batch_size=recipe.batch_size,
         shuffle_seed=seed,
-    )
-    val = ImageBatches(
-        inputs,
-        data.val_rows,
-        encode_targets(data.val_classes, data.n_classes),
-        batch_size=recipe.batch_size,
+        mixup_alpha=recipe.mixup_alpha,
     )
     loss = _build_loss(data.n_classes, recipe.label_smoothing)
     model.compile(
         optimizer=build_optimizer(phase, n_steps=phase.epochs * len(train)),
         loss=loss,
-        metrics=_build_metrics(data.n_classes),
+        # Targets between the classes have no decision to compare with.
+        metrics=None if recipe.mixup_alpha else _build_metrics(data.n_classes),
         # XLA compiles for longer than a run on a CPU takes; JAX cannot do without it.
         jit_compile=keras.backend.backend() == "jax",
     )
-    best_epoch = keras.callbacks.EarlyStopping(
-        monitor=recipe.monitor.value,
-        mode=recipe.monitor.mode,
-        patience=phase.patience or phase.epochs,
-        restore_best_weights=recipe.keep_best,
-    )
+    judges: list[keras.callbacks.Callback] = []
+    if len(data.val_rows):
+        targets = encode_targets(data.val_classes, data.n_classes)
+        val = ImageBatches(inputs, data.val_rows, targets, batch_size=recipe.batch_size)
+        best_epoch = keras.callbacks.EarlyStopping(
+            monitor=recipe.monitor.value,
+            mode=recipe.monitor.mode,
+            patience=phase.patience or phase.epochs,
+            restore_best_weights=recipe.keep_best,
+        )
+        judges = [Validation(val, loss), best_epoch]
+    judges += callbacks
     return model.fit(
         train,
         epochs=phase.epochs,
-        callbacks=[Validation(val, loss), best_epoch, *callbacks],
+        callbacks=_use_average(judges) if phase.use_ema else judges,
         shuffle=False,
         verbose=2,
     ).history
+
+
+def _use_average(callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+    """Let callbacks at the end of an epoch find the moving average of the weights in the model.
+
+    It is taken out again before the next epoch and before the end of training, where Keras puts it in for
+    good. The `swap_on_epoch` of Keras's callback ends with the weights themselves where training stops early.
+    """
+    swap = keras.callbacks.SwapEMAWeights()
+    put_in = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: swap.on_test_begin())
+    take_out = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: swap.on_test_end())
+    return [swap, put_in, *callbacks, take_out]
 
 
 def build_optimizer(phase: Phase, n_steps: int) -> keras.Optimizer:
@@ -198,11 +239,12 @@ def build_optimizer(phase: Phase, n_steps: int) -> keras.Optimizer:
             warmup_target=phase.learning_rate,
             warmup_steps=n_rising,
         )
+    average: dict[str, Any] = {"use_ema": phase.use_ema, "ema_momentum": phase.ema_momentum}
     if phase.optimizer is Optimizer.adamw:
-        return keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
+        return keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay, **average)
     if phase.optimizer is Optimizer.sgd:
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
-    return keras.optimizers.Adam(rate)
+        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **average)
+    return keras.optimizers.Adam(rate, **average)
 
 
 def _build_loss(n_classes: int, label_smoothing: float) -> keras.Loss:

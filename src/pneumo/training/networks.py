@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pneumo.base.config import expect
 from pneumo.base.errors import PneumoError
 from pneumo.training.augmentation import RandomView
 from pneumo.training.recipe import (
@@ -17,11 +18,13 @@ from pneumo.training.recipe import (
     Scaling,
     Weights,
     find_weights,
+    name_weights_file,
 )
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_MEAN_BGR = np.array([103.939, 116.779, 123.68])
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+UNFLIPPED = "unflipped"  # name of the network inside one that predicts over flips
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,16 @@ class Classifier:
 
     Attributes:
         model: uint8 images of shape (n, height, width, 1) -> probabilities of shape (n, 1) for two classes
-            (of the second), (n, n_classes) for more.
-        augmented: the same, with the recipe's augmentation before the first trained layer; for training only.
+            (of the second), (n, n_classes) for more. It is what predicts and what is saved.
+        unflipped: the same without the mirror images of `predict_flips`; for training only.
+        augmented: the same as `unflipped`, with the recipe's augmentation before the first trained layer.
         backbone: the part from keras.applications, or None.
         extractor: the same images -> pooled backbone features of shape (n, n_features), or None.
         head: what stands on the features, features -> probabilities, or None.
     """
 
     model: keras.Model
+    unflipped: keras.Model
     augmented: keras.Model
     backbone: keras.Model | None = None
     extractor: keras.Model | None = None
@@ -49,7 +54,7 @@ def build_classifier(
     image_shape: tuple[int, int, int],
     n_classes: int,
     seed: int,
-    weights_dir: Path | None,
+    weights_dir: Path,
 ) -> Classifier:
     """Build a network with its first weights; the same seed gives the same weights.
 
@@ -58,10 +63,10 @@ def build_classifier(
         image_shape: (height, width, 1) of the preprocessed images.
         n_classes: 2 or more.
         seed: of weights, dropout and augmentation; it becomes Keras's global seed.
-        weights_dir: folder with ImageNet weights, or None to let Keras download them.
+        weights_dir: folder with ImageNet weights; Keras downloads what is not there.
 
     Raises:
-        PneumoError: ImageNet weights are called for and cannot be had.
+        PneumoError: ImageNet weights cannot be had, or the backbone has no layer `ends_at`.
     """
     keras.utils.set_random_seed(seed)
     network = recipe.network
@@ -76,7 +81,9 @@ def build_classifier(
             plain, augmented = _to_rgb(plain), _to_rgb(augmented)
             layers = _build_stem(network.stem, network, weights_dir)
         layers += [*_build_convolutions(network.filters), *_build_output(network, n_classes)]
-        return Classifier(*(keras.Model(inputs, _chain(layers, x)) for x in (plain, augmented)))
+        unflipped = keras.Model(inputs, _chain(layers, plain), name=UNFLIPPED)
+        model = _average_flips(unflipped) if recipe.predict_flips else unflipped
+        return Classifier(model, unflipped, keras.Model(inputs, _chain(layers, augmented)))
     scaling = build_scaling(BACKBONES[network.name].scaling)
     backbone = build_backbone(network, weights_dir)
     pooling = keras.layers.GlobalAveragePooling2D(name="features")
@@ -87,8 +94,10 @@ def build_classifier(
     features = extract(plain)
     head_inputs = keras.Input(features.shape[1:])
     head = keras.Model(head_inputs, _chain(_build_output(network, n_classes), head_inputs), name="head")
+    unflipped = keras.Model(inputs, head(features), name=UNFLIPPED)
     return Classifier(
-        keras.Model(inputs, head(features)),
+        _average_flips(unflipped) if recipe.predict_flips else unflipped,
+        unflipped,
         keras.Model(inputs, head(extract(augmented))),
         backbone,
         keras.Model(inputs, features),
@@ -112,34 +121,27 @@ def build_scaling(scaling: Scaling) -> keras.Layer:
     return keras.layers.Rescaling(scale.tolist(), offset=(-IMAGENET_MEAN / IMAGENET_STD).tolist())
 
 
-def build_backbone(network: Network, weights_dir: Path | None) -> keras.Model:
-    """Build a network of keras.applications without its top.
+def build_backbone(network: Network, weights_dir: Path) -> keras.Model:
+    """Build a network of keras.applications without its top, or its layers up to the one at which it ends.
 
     Args:
-        network: names the backbone, its input size and what it starts from.
-        weights_dir: see `find_weights`; None lets Keras download ImageNet weights.
+        network: names the backbone, its input size, its last layer and what it starts from.
+        weights_dir: see `find_weights`; Keras downloads what is not there.
 
     Raises:
-        PneumoError: the weights are not in the folder, or cannot be downloaded.
+        PneumoError: the weights are neither in the folder nor can they be downloaded, or there is no layer
+            `ends_at`.
     """
-    spec = BACKBONES[network.name]
-    build = getattr(keras.applications, spec.builder)
-    shape = (network.input_size_px, network.input_size_px, 3)
-    arguments = {"include_top": False, "input_shape": shape, "name": network.name, **spec.arguments}
-    if network.weights is Weights.random:
-        return build(weights=None, **arguments)
-    if weights_dir is not None:
-        backbone = build(weights=None, **arguments)
-        backbone.load_weights(find_weights(network.name, weights_dir))
-        return backbone
-    try:
-        return build(weights="imagenet", **arguments)
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        raise PneumoError(
-            f"The ImageNet weights of {network.name} could not be downloaded: {error}. Connect to the "
-            "network, or set weights_dir in params.yaml to a folder that holds "
-            f"{network.name}_imagenet_notop.weights.h5."
-        ) from error
+    path = None
+    if network.weights is Weights.imagenet:
+        path = find_weights(network.name, weights_dir, network.ends_at)
+    is_download = network.weights is Weights.imagenet and path is None
+    whole = _download(network, weights_dir) if is_download else _build_whole(network, None)
+    backbone = _cut(whole, network)
+    if path is not None:
+        is_whole = path.name == name_weights_file(network.name)
+        (whole if is_whole else backbone).load_weights(path)
+    return backbone
 
 
 def set_trainable(classifier: Classifier, trainable: str, freeze_batch_norm: bool) -> None:
@@ -162,11 +164,43 @@ def set_trainable(classifier: Classifier, trainable: str, freeze_batch_norm: boo
         layer.trainable = i >= len(layers) - n_trained and not (freeze_batch_norm and is_batch_norm)
 
 
-def _build_stem(name: str, network: Network, weights_dir: Path | None) -> list[keras.Layer]:
-    backbone = build_backbone(Network(name, network.input_size_px, weights=network.weights), weights_dir)
-    layers = [layer for layer in backbone.layers if not isinstance(layer, keras.layers.InputLayer)]
-    last = [layer.name for layer in layers].index(STEMS[name])
-    return [build_scaling(BACKBONES[name].scaling), *layers[: last + 1]]
+def _build_whole(network: Network, weights: str | None) -> keras.Model:
+    spec = BACKBONES[network.name]
+    shape = (network.input_size_px, network.input_size_px, 3)
+    build = getattr(keras.applications, spec.builder)
+    return build(include_top=False, input_shape=shape, name=network.name, weights=weights, **spec.arguments)
+
+
+def _download(network: Network, weights_dir: Path) -> keras.Model:
+    try:
+        return _build_whole(network, "imagenet")
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        path = weights_dir / name_weights_file(network.name, network.ends_at)
+        raise PneumoError(
+            f"The ImageNet weights of {network.name} could not be downloaded: {error}. Connect to the "
+            f"network, or put them into weights_dir (params.yaml): {path}."
+        ) from error
+
+
+def _cut(whole: keras.Model, network: Network) -> keras.Model:
+    if network.ends_at is None:
+        return whole
+    names = [layer.name for layer in whole.layers]
+    expect(network.ends_at in names, "network.ends_at", f"one of {', '.join(names)}", network.ends_at)
+    return keras.Model(whole.input, whole.get_layer(network.ends_at).output, name=network.name)
+
+
+def _average_flips(unflipped: keras.Model) -> keras.Model:
+    images = keras.Input(unflipped.input.shape[1:], dtype="uint8", name="image")
+    mirrored = keras.ops.flip(images, axis=2)
+    return keras.Model(images, keras.layers.Average()([unflipped(images), unflipped(mirrored)]))
+
+
+def _build_stem(name: str, network: Network, weights_dir: Path) -> list[keras.Layer]:
+    until = Network(name, network.input_size_px, weights=network.weights, ends_at=STEMS[name])
+    layers = build_backbone(until, weights_dir).layers
+    inner = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
+    return [build_scaling(BACKBONES[name].scaling), *inner]
 
 
 def _build_convolutions(filters: list[int]) -> list[keras.Layer]:

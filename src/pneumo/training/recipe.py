@@ -6,7 +6,6 @@ from enum import Enum
 from pathlib import Path
 
 from pneumo.base.config import expect
-from pneumo.base.errors import PneumoError
 
 SCRATCH_NETWORKS = ("dense", "cnn")
 
@@ -115,6 +114,7 @@ class Network:
         dropout: rate before the output layer, in [0, 1).
         weights: what a backbone or a stem starts from.
         stem: `cnn` only: begin with the first block of one of STEMS, which is trained with the rest.
+        ends_at: backbones only: the layer at which it ends, such as `conv4_block6_out`; null takes the whole.
     """
 
     name: str
@@ -124,6 +124,7 @@ class Network:
     dropout: float = 0.0
     weights: Weights = Weights.imagenet
     stem: str | None = None
+    ends_at: str | None = None
 
     def __post_init__(self) -> None:
         names = (*SCRATCH_NETWORKS, *BACKBONES)
@@ -140,6 +141,12 @@ class Network:
             f"one of {', '.join(STEMS)}, for cnn only",
             self.stem,
         )
+        expect(
+            self.ends_at is None or self.has_backbone,
+            "network.ends_at",
+            "null without a backbone",
+            self.ends_at,
+        )
         expect(all(n > 0 for n in self.units), "network.units", "numbers above 0", self.units)
         expect(0 <= self.dropout < 1, "network.dropout", "a rate in [0, 1)", self.dropout)
 
@@ -154,6 +161,11 @@ class Network:
         if self.weights is Weights.random:
             return None
         return self.name if self.has_backbone else self.stem
+
+    @property
+    def pretrained_ends_at(self) -> str | None:
+        """The last layer that it takes from that network, or None for all."""
+        return self.ends_at if self.has_backbone else STEMS.get(self.stem or "")
 
 
 @dataclass
@@ -238,6 +250,9 @@ class Phase:
         schedule: of the learning rate.
         freeze_batch_norm: batch normalisation of the backbone keeps its statistics and weights.
         patience: stop after this many epochs without a better monitored metric; null runs all epochs.
+        use_ema: keep an exponential moving average of the trained weights. Each epoch is judged by it and the
+            phase ends with it, while training goes on from the weights themselves.
+        ema_momentum: share of the average that a step keeps, in [0, 1).
     """
 
     epochs: int
@@ -249,6 +264,8 @@ class Phase:
     schedule: Schedule = Schedule.constant
     freeze_batch_norm: bool = True
     patience: int | None = None
+    use_ema: bool = False
+    ema_momentum: float = 0.99
 
     def __post_init__(self) -> None:
         expect(self.epochs >= 1, "epochs", "1 or more", self.epochs)
@@ -261,11 +278,27 @@ class Phase:
         )
         expect(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
         expect(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
+        expect(0 <= self.ema_momentum < 1, "ema_momentum", "in [0, 1)", self.ema_momentum)
 
     @property
     def uses_features(self) -> bool:
         """Whether the backbone gives the same features in every epoch, so that once is enough."""
         return self.trainable == "head" and not self.augment
+
+
+@dataclass
+class Refit:
+    """Training on training and validation images together.
+
+    Attributes:
+        n_folds: validation patients are predicted by so many further networks, each of which has seen all but
+            one fold of them.
+    """
+
+    n_folds: int
+
+    def __post_init__(self) -> None:
+        expect(self.n_folds >= 2, "refit.n_folds", "2 or more", self.n_folds)
 
 
 @dataclass
@@ -283,6 +316,12 @@ class Recipe:
         keep_best: false keeps the weights of a phase's last epoch instead.
         phases: name -> phase, in order.
         augmentation: used by the phases that say `augment: true`.
+        mixup_alpha: above 0, each training image is a mixture of two; the share of the first is drawn from a
+            beta distribution with this parameter twice.
+        predict_flips: the probability of an image is the mean of its own and its mirror image's.
+        refit: train on validation images too, for a number of epochs that is fixed; null does not.
+        test_seen: how often somebody has seen a test score of this recipe or of one that it was made from,
+            before it was chosen.
     """
 
     network: Network
@@ -294,6 +333,10 @@ class Recipe:
     oversample: bool = False
     keep_best: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
+    mixup_alpha: float = 0.0
+    predict_flips: bool = False
+    refit: Refit | None = None
+    test_seen: int = 0
 
     def __post_init__(self) -> None:
         expect(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
@@ -306,6 +349,26 @@ class Recipe:
                 f"all, as {self.network.name} has no backbone",
                 phase.trainable,
             )
+            expect(
+                self.refit is None or phase.patience is None,
+                f"phases.{name}.patience",
+                "null with refit, which leaves no validation images to stop by",
+                phase.patience,
+            )
+        expect(
+            self.refit is None or not self.keep_best,
+            "keep_best",
+            "false with refit, which leaves no validation images to choose an epoch by",
+            self.keep_best,
+        )
+        expect(
+            not (self.predict_flips and self.uses_features_only),
+            "predict_flips",
+            "false where all phases train on features",
+            self.predict_flips,
+        )
+        expect(self.mixup_alpha >= 0, "mixup_alpha", "0 or more", self.mixup_alpha)
+        expect(self.test_seen >= 0, "test_seen", "0 or more", self.test_seen)
 
     @property
     def uses_features_only(self) -> bool:
@@ -313,16 +376,27 @@ class Recipe:
         return all(phase.uses_features for phase in self.phases.values())
 
 
-def find_weights(name: str, weights_dir: Path) -> Path:
-    """Return the file of a backbone's ImageNet weights, `<name>_imagenet_notop.weights.h5`.
+def find_weights(name: str, weights_dir: Path, ends_at: str | None = None) -> Path | None:
+    """Return the file of a backbone's ImageNet weights.
 
-    Raises:
-        PneumoError: the folder does not hold it.
+    Args:
+        name: one of BACKBONES.
+        weights_dir: the folder to look in.
+        ends_at: the last layer that is taken; None takes all.
+
+    Returns:
+        `<name>_imagenet_<block>.weights.h5`, where block is `ends_at` without its last word
+        (`conv4_block6_out` -> `conv4_block6`), if there is such a file: the weights of the layers up to that
+        one. Else `<name>_imagenet_notop.weights.h5`: those of the whole. None if the folder has neither.
     """
-    path = weights_dir / f"{name}_imagenet_notop.weights.h5"
-    if not path.is_file():
-        raise PneumoError(
-            f"weights_dir: Expected {path}. Received: no such file. Put the weights there, or set "
-            "weights_dir to null to let Keras download them."
-        )
-    return path
+    for end in (ends_at, None):
+        path = weights_dir / name_weights_file(name, end)
+        if path.is_file():
+            return path
+    return None
+
+
+def name_weights_file(name: str, ends_at: str | None = None) -> str:
+    """Return what `find_weights` calls the file of a backbone, or of a backbone that ends at a layer."""
+    part = ends_at.rpartition("_")[0] if ends_at and "_" in ends_at else ends_at
+    return f"{name}_imagenet_{part or 'notop'}.weights.h5"

@@ -1,0 +1,95 @@
+"""What a data set or an external test set holds, from the names of its files; no file is opened."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pneumo.base.config import Split
+from pneumo.base.errors import PneumoError
+from pneumo.base.labels import CLASS_FOLDERS, SPLITS
+from pneumo.data.manifest import (
+    Patients,
+    count_unknown_patients,
+    list_files,
+    require_known_patients,
+    tabulate_class_names,
+    tabulate_names,
+)
+from pneumo.data.sources import Source, list_places
+from pneumo.data.split import assign_split, find_leaks, group_images
+
+
+def describe_source(source: Source, split: Split) -> list[str]:
+    """Return lines on the images of a source, after checking that they can be used.
+
+    Args:
+        source: as `load_source` returns it.
+        split: how validation is carved out.
+
+    Raises:
+        PneumoError: a patient is not known, a class is missing, or there are too few patients for validation.
+    """
+    places = list_places(source)
+    if places is None:
+        return [f"data: {source.title}, to be downloaded"]
+    names = tabulate_names(places, source.patients)
+    require_known_patients(names, source.patients)
+    lines = [f"data: {source.title}, {_describe_patients(names, source.patients)}"]
+    for name in SPLITS:
+        rows = names[names["official_split"] == name]
+        lines.append(f"data: {name}: {_describe_labels(rows)}")
+        if name != "val":
+            _require_classes(rows, "data", f"{name}/")
+    if n_others := len(places) - len(names):
+        lines.append(f"data: {n_others} other files")
+    return lines + _describe_split(names, split)
+
+
+def describe_external(name: str, folder: Path) -> str:
+    """Return the number of images of an external test set.
+
+    Args:
+        name: of the set, for errors.
+        folder: with NORMAL and PNEUMONIA, at any depth.
+
+    Raises:
+        PneumoError: the folder does not exist, or a class is missing.
+    """
+    if not folder.is_dir():
+        raise PneumoError(f"external.{name}: Expected a folder. Received: {folder}")
+    names = tabulate_class_names([path.relative_to(folder) for path in list_files(folder)])
+    _require_classes(names, f"external.{name}", f"{folder}/**/")
+    n_unknown = count_unknown_patients(names)
+    unknown = f"; the patients of {n_unknown} are not known" if n_unknown else ""
+    return f"{_describe_labels(names)}, in {folder}{unknown}"
+
+
+def _describe_patients(names: pd.DataFrame, patients: Patients) -> str:
+    if patients is Patients.from_name:
+        return f"{len(names)} images of {names['patient'].nunique()} patients"
+    n_parsed = int(names["parsed"].sum())
+    text = f"{len(names)} images, each counted as a patient of its own (patients: per_image)"
+    return text + (f"; the patients of {n_parsed} are in their names" if n_parsed else "")
+
+
+def _describe_split(names: pd.DataFrame, split: Split) -> list[str]:
+    """Return a line on images that would be set aside, after checking that validation can be carved out."""
+    groups = group_images(names["patient"], names["id"])
+    leaks = find_leaks(groups, names["official_split"])
+    kept = names[~leaks]
+    assign_split(
+        kept["official_split"], kept["label"], kept["subtype"], groups[~leaks], split.val_fraction, split.seed
+    )
+    if not leaks.any():
+        return []
+    return [f"warning: {leaks.sum()} training images are of patients of the test set and will not be used"]
+
+
+def _describe_labels(names: pd.DataFrame) -> str:
+    return ", ".join(f"{(names['label'] == name.lower()).sum()} {name.lower()}" for name in CLASS_FOLDERS)
+
+
+def _require_classes(names: pd.DataFrame, where: str, folder: str) -> None:
+    for name in CLASS_FOLDERS:
+        if not (names["label"] == name.lower()).any():
+            raise PneumoError(f"{where}: Expected images in {folder}{name}. Received: none")
