@@ -60,7 +60,7 @@ class Outcome:
 
 
 class Engine(ABC):
-    """Runs calls, as many at a time as there are resources. Leaving its `with` block stops all that still run."""
+    """Runs calls, as many at a time as there are resources; leaving its `with` block stops all that run."""
 
     @abstractmethod
     def submit(self, call: Call) -> None:

@@ -63,8 +63,8 @@ def run_graph(
     Args:
         tasks: without cycles; names in `needs` and `after` that are no task's are ignored.
         engine: runs the calls.
-        begin: given a task whose turn it is, and its priority, returns its call, or None if there is nothing to
-            run. Raises PneumoError if it cannot run.
+        begin: given a task whose turn it is, and its priority, returns its call, or None if there is nothing
+            to run. Raises PneumoError if it cannot run.
         finish: given the outcome of a call that succeeded, before any task that needs it begins. Raises
             PneumoError if the task has failed all the same.
         report: called after each change, and at least every POLL_S seconds.
@@ -130,7 +130,7 @@ def run_graph(
         end(outcome.name)
 
     while ready or running:
-        # One at a time, so that an engine with free workers does not wait until all that is ready was asked about.
+        # One at a time: while all that is ready is asked about, an engine may have free workers.
         if ready:
             start(heapq.heappop(ready)[2])
         for outcome in engine.wait(0 if ready else POLL_S):
@@ -140,7 +140,9 @@ def run_graph(
     return progress
 
 
-def _measure_heights(waits_for: Mapping[str, Iterable[str]], waiters: Mapping[str, list[str]]) -> dict[str, int]:
+def _measure_heights(
+    waits_for: Mapping[str, Iterable[str]], waiters: Mapping[str, list[str]]
+) -> dict[str, int]:
     """Return the length of the longest chain of tasks that wait for each task, and for one another.
 
     Raises:

@@ -1,13 +1,12 @@
 """The stages of dvc.yaml: DVC is asked what is due, and told what was done.
 
-The same steps as `dvc repro`'s, one stage at a time: has it changed; is it in the run cache; else it must run.
+The same steps as `dvc repro`'s, a stage at a time: has it changed; is it in the run cache; else it must run.
 What differs: dependencies are recorded as they were when a stage began, and dvc.lock is written seldom and
 whole. Until it is written, the run cache knows what was done, so that a killed sweep runs nothing twice.
 """
 
 import contextlib
 import logging
-import os
 import shutil
 import sys
 import time
@@ -134,7 +133,7 @@ class Pipeline:
             Lockfile(self._repo, str(partial)).dump_stages(booked)
             self._written_lock = partial.read_bytes()
             shutil.copymode(self._lock_path if current else partial, partial)
-            os.replace(partial, self._lock_path)
+            partial.replace(self._lock_path)
         self._is_written = True
         now = time.monotonic()
         self._next_write = now + max(LOCK_INTERVAL_S, (now - start) / LOCK_SHARE)

@@ -1,4 +1,4 @@
-"""Imported once by the server from which the processes of calls are forked, so that they need not import again."""
+"""Imported once by the server from which the processes of calls are forked; they need not import again."""
 
 import contextlib
 import importlib
