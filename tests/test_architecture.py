@@ -56,6 +56,7 @@ USE_KERAS = {
     "training/networks",
     "training/provenance",
     "training/rate_test",
+    "training/refit",
     "training/validation",
 }
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -20,7 +20,7 @@ from pneumo.cli import main
 
 PARAMS = """\
 experiment: small
-data: {source: phantom, n_train: 40}
+data: {source: phantom, name: phantom, n_train: 40}
 split: {val_fraction: 0.2, seed: 0}
 image_size_px: 32
 task: binary

@@ -116,7 +116,9 @@ DOCSTRING = '\n\n"""Another sentence."""\n'
 # What trains nothing again, and what runs all the same.
 WITHOUT_TRAINING = {
     "threshold": lambda project: project.edit("{method: youden}", "{method: sensitivity, sensitivity: 0.9}"),
-    "title": lambda project: project.edit("{source: phantom,", "{source: phantom, title: Other phantoms,"),
+    "title": lambda project: project.edit(
+        "{source: phantom, name: phantom,", "{source: phantom, name: phantom, title: Other phantoms,"
+    ),
     "report": lambda project: append(project.root / "src/pneumo/report/figures.py", DOCSTRING),
     "evaluation": lambda project: append(project.root / "src/pneumo/evaluation/metrics.py", DOCSTRING),
     "sources": lambda project: append(project.root / "src/pneumo/data/sources/local.py", DOCSTRING),
@@ -133,7 +135,9 @@ def test_training_depends_on_nothing_it_does_not_need(project, edit):
 
 def test_another_title_and_path_of_the_same_images_train_nothing(project):
     # All edits at once, as each run takes its time: what precedes training runs, with the same outcome.
-    project.edit("{source: phantom,", "{source: phantom, title: Other phantoms,")
+    project.edit(
+        "{source: phantom, name: phantom,", "{source: phantom, name: phantom, title: Other phantoms,"
+    )
     append(project.root / "src/pneumo/data/sources/local.py", DOCSTRING)
     append(project.root / "src/pneumo/preprocessing/steps.py", DOCSTRING)
     ran = project.repro()

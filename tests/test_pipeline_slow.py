@@ -26,7 +26,7 @@ BACKBONES = """\
 """
 RAW = "  raw: []\n"
 CLAHE = "  clahe: [{clahe: {clip_limit: 2.0, tiles: 4}}]\n"
-PHANTOM = "{source: phantom, n_train: 40, n_val: 8, n_test: 16}"
+PHANTOM = "{source: phantom, name: phantom, n_train: 40, n_val: 8, n_test: 16}"
 
 
 def edit(params, old, new):
@@ -189,7 +189,7 @@ def read_predictions(project):
 def test_hostile_zip_runs_through(tmp_path):
     archive = tmp_path / "hostile.zip"
     fates = write_hostile_zip(archive)
-    source = f"{{source: local, path: {archive}, patients: per_image}}"
+    source = f"{{source: local, name: local, path: {archive}, patients: per_image}}"
     params = edit(edit(PARAMS, PHANTOM, source), RAW, "")
     project = TinyProject.create(tmp_path / "project", params)
     project.repro()

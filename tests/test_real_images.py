@@ -40,7 +40,8 @@ def originals(tmp_path):
 
 def test_the_report_names_the_shortcut_in_the_original_files(originals, tmp_path):
     params = PARAMS.replace(
-        "{source: phantom, n_train: 40, n_val: 8, n_test: 16}", f"{{source: local, path: {originals}}}"
+        "{source: phantom, name: phantom, n_train: 40, n_val: 8, n_test: 16}",
+        f"{{source: local, name: local, path: {originals}}}",
     )
     project = TinyProject.create(tmp_path / "project", params)
     project.repro()

@@ -16,7 +16,7 @@ COMMAND_TIMEOUT_S = 1800  # a guard against hanging, no measure of speed
 
 PARAMS = """\
 experiment: tiny
-data: {source: phantom, n_train: 40, n_val: 8, n_test: 16}
+data: {source: phantom, name: phantom, n_train: 40, n_val: 8, n_test: 16}
 split: {val_fraction: 0.25, seed: 0}
 image_size_px: 32
 task: binary

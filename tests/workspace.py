@@ -42,8 +42,8 @@ def edit_params(workspace, old, new):
 
 
 def use_local(workspace, path):
-    old = "{source: phantom, n_train: 40, n_val: 8, n_test: 16}"
-    edit_params(workspace, old, f"{{source: local, path: {path}, patients: per_image}}")
+    old = "{source: phantom, name: phantom, n_train: 40, n_val: 8, n_test: 16}"
+    edit_params(workspace, old, f"{{source: local, name: local, path: {path}, patients: per_image}}")
 
 
 def find_partials(folder):

@@ -27,7 +27,7 @@ from pneumo.training.recipe import BACKBONES, Monitor, Phase, Recipe, find_weigh
 
 EXPERIMENT = """\
 experiment: demo
-data: {source: phantom, n_train: 40}
+data: {source: phantom, name: phantom, n_train: 40}
 split: {val_fraction: 0.25, seed: 3}
 image_size_px: 64
 task: subtype
@@ -114,6 +114,13 @@ def test_params_are_read(params_path):
     assert (params.source, params.data_overrides) == ("phantom", {"n_train": 40})
 
 
+def test_a_data_set_has_a_name_of_its_own(params_path):
+    assert load_params(params_path).data_name == "phantom"
+    params_path.write_text(params_path.read_text().replace("name: phantom", "name: other"))
+    params = load_params(params_path)
+    assert (params.source, params.data_name, params.data_overrides) == ("phantom", "other", {"n_train": 40})
+
+
 def test_runs_stand_in_the_order_of_params(params_path):
     runs = load_params(params_path).runs
     assert [run.name for run in runs] == [
@@ -145,7 +152,10 @@ def test_exponents_without_a_point_are_numbers(params_path):
         ({"data": "phantom"}, ["data"]),
         ({"data": ["phantom"]}, ["data", "phantom"]),
         ({"data": {"n_train": 3}}, ["data", "source"]),
-        ({"data": {"source": "../kaggle"}}, ["data.source", "../kaggle"]),
+        ({"data": {"source": "phantom"}}, ["data", "name"]),
+        ({"data": {"source": "../kaggle", "name": "kaggle"}}, ["data.source", "../kaggle"]),
+        ({"data": {"source": "phantom", "name": "../raw"}}, ["data.name", "../raw"]),
+        ({"data": {"source": "local", "name": "St. Mary"}}, ["data.name", "St. Mary"]),
         ({"split": {"val_fraction": 0.2}}, ["split.seed"]),
         ({"split": {"val_fraction": 0.2, "seed": 0, "folds": 5}}, ["split.folds"]),
         ({"split": {"val_fraction": 0, "seed": 0}}, ["split.val_fraction", "0.0"]),
@@ -408,10 +418,8 @@ def test_only_of_loss_less_is_better(monitor):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_weights_are_found_or_asked_for(tmp_path, name):
+def test_weights_are_found_or_left_to_keras(tmp_path, name):
+    assert find_weights(name, tmp_path) is None
     path = tmp_path / f"{name}_imagenet_notop.weights.h5"
-    with pytest.raises(PneumoError) as error:
-        find_weights(name, tmp_path)
-    expect_one_line(error, "weights_dir", str(path))
     path.touch()
     assert find_weights(name, tmp_path) == path

@@ -194,7 +194,9 @@ def test_windows_archives_may_divide_by_backslash(tmp_path, target):
 
 
 def test_path_must_be_given_and_exist(tmp_path, target):
-    with pytest.raises(PneumoError, match=r"Set data: {source: local, path: \.\.\.} in params\.yaml"):
+    with pytest.raises(
+        PneumoError, match=r"Set data: {source: local, name: local, path: \.\.\.} in params\.yaml"
+    ):
         local.Settings()
     with pytest.raises(PneumoError, match=r"Expected data\.path to exist"):
         fetch_local(tmp_path / "missing", target)
@@ -579,7 +581,7 @@ def test_kaggle_refusals_are_explained(fake_kaggle, target, status, reason, hand
     with pytest.raises(PneumoError) as error:
         fetch_kaggle(target, handle)
     assert str(error.value).startswith(f"Kaggle refused {handle}: {reason}")
-    assert "data: {source: local, path: <archive>}" in str(error.value)
+    assert "data: {source: local, name: local, path: <archive>}" in str(error.value)
 
 
 @pytest.mark.usefixtures("fake_kaggle")

@@ -14,7 +14,7 @@ from pneumo.training.recipe import BACKBONES
 
 PARAMS = """\
 experiment: small
-data: {source: phantom, n_train: 40}
+data: {source: phantom, name: phantom, n_train: 40}
 split: {val_fraction: 0.2, seed: 0}
 image_size_px: 64
 task: binary
@@ -30,7 +30,7 @@ prevalence: 0.2
 weights_dir: weights
 external: {}
 """
-PHANTOM = "{source: phantom, n_train: 40}"
+PHANTOM = "{source: phantom, name: phantom, n_train: 40}"
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def write_files(folder, files):
 
 def use_local(files, settings=""):
     write_files("xrays", files)
-    replace_params(PHANTOM, f"{{source: local, path: xrays{settings}}}")
+    replace_params(PHANTOM, f"{{source: local, name: local, path: xrays{settings}}}")
 
 
 def run_check(capsys):
@@ -92,24 +92,25 @@ def test_check_says_what_would_run(capsys):
     ]
 
 
-def test_check_writes_nothing(folder, capsys):
+def test_check_writes_nothing_but_that_it_was_done(folder, capsys):
     use_local(good_files())
-    before = sorted(folder.rglob("*"))
+    before = set(folder.rglob("*"))
     run_check(capsys)
-    assert sorted(folder.rglob("*")) == before
+    assert set(folder.rglob("*")) - before == {folder / "data", folder / "data/.checked"}
+    assert (folder / "data/.checked").read_bytes() == b""
 
 
 # Data
 
 
 def test_a_path_that_does_not_exist(capsys):
-    replace_params(PHANTOM, "{source: local, path: nowhere}")
+    replace_params(PHANTOM, "{source: local, name: local, path: nowhere}")
     expect_error(capsys, "Expected data.path to exist. Received: nowhere.")
 
 
 def test_a_folder_without_images(capsys, folder):
     (folder / "empty").mkdir()
-    replace_params(PHANTOM, "{source: local, path: empty}")
+    replace_params(PHANTOM, "{source: local, name: local, path: empty}")
     expect_error(capsys, "Expected one folder with train/ and test/", "empty")
 
 
@@ -179,7 +180,7 @@ def test_too_few_patients_for_validation(capsys):
 
 
 def test_kaggle_is_not_asked(capsys):
-    replace_params(PHANTOM, "{source: kaggle}")
+    replace_params(PHANTOM, "{source: kaggle, name: kaggle}")
     assert run_check(capsys)[0] == "data: Kermany 2018 chest X-rays (Kaggle), to be downloaded"
 
 
@@ -192,17 +193,16 @@ def test_combos_must_not_take_the_place_of_other_outputs(capsys, name):
     expect_error(capsys, "combos: Expected a name that no other output has", f"Received: {name}.")
 
 
-def test_sources_must_not_take_the_place_of_other_outputs(capsys):
-    shutil.copyfile("conf/data/phantom.yaml", "conf/data/raw.yaml")
-    replace_params("source: phantom", "source: raw")
-    expect_error(capsys, "data.source: Expected a name that no other output has", "Received: raw.")
+def test_data_sets_must_not_take_the_place_of_other_outputs(capsys):
+    replace_params("name: phantom", "name: raw")
+    expect_error(capsys, "data.name: Expected a name that no other output has", "Received: raw.")
 
 
 def test_taken_names_are_those_of_the_paths():
     beside_combos = (exploration_dir("x"), manifest_path("x"))
     assert images_path("x", "combo").parents[1] == beside_combos[0].parent == beside_combos[1].parent
     assert {path.stem for path in beside_combos} | {"audit"} == set(check.TAKEN_COMBOS)
-    assert raw_dir("x").parent.name in check.TAKEN_SOURCES
+    assert raw_dir("x").parent.name in check.TAKEN_DATA
 
 
 # Combos

@@ -1,4 +1,4 @@
-"""What a trained model answers when parts of the images are removed, and which images show how it decides.
+"""What a trained model answers when parts of the images are removed, and where its attention lies.
 
 Nothing here runs a network: scores and maps come in as arrays.
 
@@ -24,7 +24,6 @@ VIEWS = {
     "thorax_only": regions.keep_thorax,
     "without_markers": regions.erase_markers,
 }
-GROUPS = ("certain and right", "certain and wrong", "undecided")
 N_DRAWS = 500
 SHORTCUT_AUC = 0.6  # without lungs, a model should be near 0.5
 MARKED_FALL = 0.01
@@ -151,51 +150,6 @@ def select_sample(patients: npt.NDArray[np.object_], n: int, seed: int) -> IntAr
     shuffled = np.random.default_rng(seed).permutation(len(patients))
     _, firsts = np.unique(patients[shuffled].astype(str), return_index=True)
     return np.sort(shuffled[np.sort(firsts)[:n]])
-
-
-def select_gallery(
-    y_true: IntArray,
-    y_pred: IntArray,
-    margins: FloatArray,
-    patients: npt.NDArray[np.object_],
-    n_each: int,
-) -> dict[str, IntArray]:
-    """Choose the images that show how a model decides.
-
-    Args:
-        y_true: int array of shape (n,), class numbers.
-        y_pred: int array of shape (n,), decisions.
-        margins: float array of shape (n,), how far each decision is from the other one; 0 or more.
-        patients: str array of shape (n,); a group has one image of a patient.
-        n_each: images a group.
-
-    Returns:
-        For each of GROUPS at most n_each row numbers: right decisions with the largest margins, wrong
-        decisions with the largest margins, and decisions with the smallest margins.
-    """
-    falling = np.argsort(-margins, kind="stable")
-    is_right = y_pred[falling] == y_true[falling]
-    ordered = (falling[is_right], falling[~is_right], np.argsort(margins, kind="stable"))
-    chosen = {}
-    for group, rows in zip(GROUPS, ordered, strict=True):
-        _, firsts = np.unique(patients[rows].astype(str), return_index=True)
-        chosen[group] = rows[np.sort(firsts)[:n_each]]
-    return chosen
-
-
-def find_margins(probabilities: FloatArray, threshold: float | None) -> FloatArray:
-    """Return how far each decision is from the other one, in logits, float array of shape (n,).
-
-    Args:
-        probabilities: float array of shape (n, n_classes).
-        threshold: of the second of two classes; None takes the most probable class.
-    """
-    logs = np.log(np.clip(probabilities, 1e-9, 1))
-    if threshold is None:
-        ordered = np.sort(logs, axis=1)
-        return ordered[:, -1] - ordered[:, -2]
-    at = np.clip(threshold, 1e-9, 1 - 1e-9)
-    return np.abs(logs[:, 1] - logs[:, 0] - np.log(at / (1 - at)))
 
 
 def _average(values: FloatArray) -> tuple[float, float, float]:

@@ -83,7 +83,8 @@ class Params:
 
     Attributes:
         experiment: names models/<experiment>/ and reports/<experiment>/.
-        data: `source`, a file of conf/data/, and overrides of what stands there.
+        data: `source`, a file of conf/data/; `name`, which names data/<name>/, so that data sets of one
+            source have folders of their own; and overrides of what stands in the file.
         split: how validation is carved out.
         image_size_px: height and width of the preprocessed images.
         task: which classes are told apart.
@@ -113,7 +114,9 @@ class Params:
     def __post_init__(self) -> None:
         expect_name("experiment", self.experiment)
         expect("source" in self.data, "data", "a `source`, the name of a file in conf/data/", self.data)
+        expect("name" in self.data, "data", "a `name`, which names the folder in data/", self.data)
         expect_name("data.source", self.data["source"])
+        expect_name("data.name", self.data["name"])
         expect(self.image_size_px >= 16, "image_size_px", "16 or more", self.image_size_px)
         for key, names in (("combos", self.combos), ("models", self.models)):
             expect(len(names) > 0, key, "at least one", names)
@@ -139,13 +142,18 @@ class Params:
 
     @property
     def source(self) -> str:
-        """Name of the data source, which also names data/<source>/."""
+        """Name of the data source, a file of conf/data/."""
         return str(self.data["source"])
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set, which names data/<name>/ and data/raw/<name>/."""
+        return str(self.data["name"])
 
     @property
     def data_overrides(self) -> dict[str, Any]:
         """What params.yaml sets of conf/data/<source>.yaml."""
-        return {key: value for key, value in self.data.items() if key != "source"}
+        return {key: value for key, value in self.data.items() if key not in ("source", "name")}
 
     @property
     def runs(self) -> list["Run"]:

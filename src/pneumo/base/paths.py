@@ -9,33 +9,33 @@ MODELS_DIR = Path("models")
 REPORTS_DIR = Path("reports")
 FEATURE_CACHE_DIR = DATA_DIR / ".features"
 CHECKED_PATH = DATA_DIR / ".checked"
-# In a source's raw folder: the files that `download` could not bring there, and why.
+# In a data set's raw folder: the files that `download` could not bring there, and why.
 REJECTED_NAME = "rejected.csv"
 
 
-def raw_dir(source: str) -> Path:
-    """Folder of a source's files, in Kaggle layout."""
-    return DATA_DIR / "raw" / source
+def raw_dir(data: str) -> Path:
+    """Folder of a data set's files, in Kaggle layout."""
+    return DATA_DIR / "raw" / data
 
 
-def manifest_path(source: str) -> Path:
-    """The table of a source's images."""
-    return DATA_DIR / source / "manifest.csv"
+def manifest_path(data: str) -> Path:
+    """The table of a data set's images."""
+    return DATA_DIR / data / "manifest.csv"
 
 
-def exploration_dir(source: str) -> Path:
-    """Folder of the lists and sample images that `prepare` makes of a source."""
-    return DATA_DIR / source / "exploration"
+def exploration_dir(data: str) -> Path:
+    """Folder of the lists and sample images that `prepare` makes of a data set."""
+    return DATA_DIR / data / "exploration"
 
 
-def images_path(source: str, combo: str) -> Path:
+def images_path(data: str, combo: str) -> Path:
     """The preprocessed images of a combo, row i for row i of the manifest."""
-    return DATA_DIR / source / combo / "images.npy"
+    return DATA_DIR / data / combo / "images.npy"
 
 
-def audit_dir(source: str) -> Path:
-    """Folder of what `audit` found in a source's images."""
-    return DATA_DIR / source / "audit"
+def audit_dir(data: str) -> Path:
+    """Folder of what `audit` found in a data set's images."""
+    return DATA_DIR / data / "audit"
 
 
 def weights_record_path(model: str) -> Path:

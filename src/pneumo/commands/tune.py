@@ -90,8 +90,8 @@ def hash_question(base: DictConfig, settings: search.Search, seed: int, params: 
         "search": {**asdict(settings), "n_trials": None},
         "seeds": [seed, TRAINING_SEED],
         "task": params.task,
-        "manifest": hash_file(manifest_path(params.source)),
-        "images": hash_file(images_path(params.source, combo)),
+        "manifest": hash_file(manifest_path(params.data_name)),
+        "images": hash_file(images_path(params.data_name, combo)),
         "weights": hash_file(weights) if weights else None,
     }
     return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()

@@ -63,14 +63,14 @@ def gather_inputs(params: Params) -> Inputs:
     return Inputs(
         runs,
         [run.name for run in params.runs if run not in runs],
-        read_manifest(manifest_path(params.source)),
+        read_manifest(manifest_path(params.data_name)),
         {run.key: read_predictions(run_dir(run) / "predictions.csv") for run in runs},
         {run.name: read_json(run_dir(run) / "run.json") for run in runs},
         {name: _read_external(name, runs) for name in params.external},
         _read_probes(params),
         pd.concat([_read_history(run) for run in runs]),
-        {combo: np.load(images_path(params.source, combo), mmap_mode="r") for combo in params.combos},
-        np.load(exploration_dir(params.source) / "samples.npy"),
+        {combo: np.load(images_path(params.data_name, combo), mmap_mode="r") for combo in params.combos},
+        np.load(exploration_dir(params.data_name) / "samples.npy"),
     )
 
 

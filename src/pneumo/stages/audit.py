@@ -24,15 +24,15 @@ N_IN_FLIGHT = 256  # images; bounds memory, whatever their number
 
 def run(params: Params) -> None:
     """Run every check on the images without preprocessing; models and predictions are not read."""
-    manifest = read_manifest(manifest_path(params.source))
+    manifest = read_manifest(manifest_path(params.data_name))
     findings, tables = check_images(manifest, read_thumbnails(manifest["path"].tolist()))
     tables["findings"] = pd.DataFrame([asdict(finding) for finding in findings])
-    with write_folder(audit_dir(params.source)) as folder:
+    with write_folder(audit_dir(params.data_name)) as folder:
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     for finding in findings:
         print(f"{finding.verdict:10}  {finding.check}: {finding.value:.3g}")
-    print(f"{len(findings)} checks of {len(manifest)} images, in {audit_dir(params.source)}")
+    print(f"{len(findings)} checks of {len(manifest)} images, in {audit_dir(params.data_name)}")
 
 
 def read_thumbnails(paths: list[str]) -> data_checks.Images:

@@ -12,9 +12,9 @@ from pneumo.data.sources import load_source
 from pneumo.preprocessing.combo import Step, find_equal_combos, find_ineffective_limits, parse_combo
 from pneumo.training.recipe import Network, Recipe, find_weights
 
-# Other outputs in data/<source>/, where each combo has a folder, and in data/, where each source has one.
+# Other outputs in data/<name>/, where each combo has a folder, and in data/, where each data set has one.
 TAKEN_COMBOS = ("audit", "exploration", "manifest")
-TAKEN_SOURCES = ("raw",)
+TAKEN_DATA = ("raw",)
 
 
 def run(params: Params) -> None:
@@ -24,7 +24,7 @@ def run(params: Params) -> None:
         PneumoError: the pipeline could not run; the message names the key or file and says what to do.
     """
     check_names("combos", params.combos, TAKEN_COMBOS)
-    check_names("data.source", [params.source], TAKEN_SOURCES)
+    check_names("data.name", [params.data_name], TAKEN_DATA)
     lines = describe_source(load_source(params.source, params.data_overrides), params.split)
     combos = {name: parse_combo(name, steps, params.image_size_px) for name, steps in params.combos.items()}
     lines += describe_combos(combos)

@@ -48,8 +48,8 @@ def run(params: Params) -> None:
     for name, table in tables.items():
         with write_file(report / f"{name}.csv") as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
-    write_json(report / "summary.json", {params.source: comparison.summarize(results.leaderboard)})
-    for name, source in (("data", exploration_dir(params.source)), ("audit", audit_dir(params.source))):
+    write_json(report / "summary.json", {params.data_name: comparison.summarize(results.leaderboard)})
+    for name, source in (("data", exploration_dir(params.data_name)), ("audit", audit_dir(params.data_name))):
         with write_folder(report / name) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.npy"))
     with write_folder(report / "plots") as folder:

@@ -1,103 +1,120 @@
-"""explain: the models of a combo -> reports/<experiment>/explanations/<combo>/, what they look at."""
+"""explain: the models of a combo -> reports/<experiment>/explanations/<combo>/, what they look at.
+
+Of validation images: stress.csv (`stress.score_stress`). Of test images, which choose nothing: probes.csv
+(fields of a Probe), probes_by_model.csv (`probes.average_seeds`), gallery.csv (`gallery.tabulate_gallery`),
+<model>_<seed>.npz (`gallery.save_gallery`), its images in the order of the run's rows in gallery.csv.
+"""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from pneumo.audit import attribution, probes, regions
+from pneumo.audit import attribution, gallery, probes, stress
+from pneumo.audit.attribution import Images, Scorer
+from pneumo.audit.stress import Changes
 from pneumo.base.artifacts import write_folder
-from pneumo.base.config import Params, Run, load_group
+from pneumo.base.config import CONF_PATH, Params, Run
+from pneumo.base.decision import DecisionRule
 from pneumo.base.errors import PneumoError
-from pneumo.base.paths import explanations_dir, images_path, manifest_path
+from pneumo.base.paths import explanations_dir, images_path, manifest_path, run_dir
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.base.tables import read_manifest, read_predictions
-from pneumo.evaluation.predictions import Scores, decide, select_scores
-from pneumo.prediction.bundle import load_bundle
-from pneumo.report import figures
+from pneumo.evaluation.predictions import select_scores
+from pneumo.evaluation.scoring import fit_rule
 
 N_EACH = 3  # images in each group of a gallery
+N_SAMPLE = 32  # test images whose attention is measured
+N_STRESSED = 300  # validation images that are changed
 
 
 def run(params: Params, combo: str) -> None:
-    """Probe the models of a combo on the test set; nothing is chosen by what comes out."""
+    """Probe the models of a combo that are there; name those that are not."""
     make_deterministic()
-    title = str(load_group("data", params.source, params.data_overrides)["title"])
-    row_of_id = pd.Index(read_manifest(manifest_path(params.source))["id"])
-    runs = [each for each in params.runs if each.combo == combo and (run_dir(each) / "model.keras").is_file()]
-    if not runs:
+    changes = stress.load_changes(CONF_PATH / "stress.yaml")
+    manifest = read_manifest(manifest_path(params.data_name))
+    images = np.load(images_path(params.data_name, combo), mmap_mode="r")
+    runs = [each for each in params.runs if each.combo == combo]
+    trained = [each for each in runs if (run_dir(each) / "model.keras").is_file()]
+    if not trained:
         raise PneumoError(f"Expected a trained model of {combo}. Received: none. `dvc repro` makes them.")
-    images = np.load(images_path(params.source, combo), mmap_mode="r")
-    tables: dict[str, list[pd.DataFrame]] = {"probes": [], "gallery": []}
+    parts: dict[str, list[pd.DataFrame]] = {"stress": [], "probes": [], "gallery": []}
     with write_folder(explanations_dir(params.experiment, combo)) as folder:
-        for each in runs:
-            table = read_predictions(run_dir(each) / "predictions.csv")
-            test = table[table["split"] == "test"]
-            pixels = images[row_of_id.get_indexer(test["id"])]
-            for name, rows in explain_run(each, test, pixels, title, folder).items():
-                tables[name].append(rows.assign(model=each.model, seed=each.seed))
-        for name, frames in tables.items():
-            pd.concat(frames).to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        for each in tqdm(trained, f"explain {combo}", unit="model"):
+            for name, part in explain_run(each, params, manifest, images, changes, folder).items():
+                parts[name].append(part.assign(model=each.model, seed=each.seed))
+        tables = {name: pd.concat(found) for name, found in parts.items()}
+        tables["probes_by_model"] = probes.average_seeds(tables["probes"])
+        for name, joined in tables.items():
+            joined.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    for each in runs:
+        print(f"{each.name}: {'explained' if each in trained else 'skipped, it has no model.keras'}")
 
 
 def explain_run(
-    run: Run, test: pd.DataFrame, images: attribution.Images, title: str, folder: Path
+    run: Run, params: Params, manifest: pd.DataFrame, images: Images, changes: Changes, folder: Path
 ) -> dict[str, pd.DataFrame]:
-    """Draw a run's gallery and return the tables `probes` and `gallery`.
+    """Save a run's gallery into a folder and return the tables `stress`, `probes` and `gallery`."""
+    table = read_rows(run, manifest)
+    scorer = attribution.load_scorer(run_dir(run) / "model.keras")
+    rule = fit_rule(select_scores(table, "val"), params.threshold)
+    chosen = table.iloc[stress.sample_validation(table, N_STRESSED, seed=0)]
+    predict = partial(attribution.predict_probabilities, scorer)
+    y_true, pixels = chosen["y_true"].to_numpy(np.int64), images[chosen["row"].to_numpy()]
+    stressed = stress.score_stress(predict, pixels, y_true, rule.threshold, changes)
+    probed = probe_run(scorer, table, images, rule, folder / f"{run.model}_{run.seed}.npz")
+    return {"stress": stressed} | probed
+
+
+def read_rows(run: Run, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Read a run's predictions and add `row`, where images.npy has each image.
+
+    Raises:
+        PneumoError: an image is not in the manifest, or is in another split there.
+    """
+    table = read_predictions(run_dir(run) / "predictions.csv")
+    table["row"] = pd.Index(manifest["id"]).get_indexer(table["id"])
+    if (table["row"] < 0).any() or (manifest["split"].to_numpy()[table["row"]] != table["split"]).any():
+        raise PneumoError(f"{run.name}: Expected predictions for the manifest's images. Received: others.")
+    return table
+
+
+def probe_run(
+    scorer: Scorer, table: pd.DataFrame, images: Images, rule: DecisionRule, path: Path
+) -> dict[str, pd.DataFrame]:
+    """Save a network's gallery and return the tables `probes` and `gallery`.
 
     Args:
-        run: its model is loaded.
-        test: rows of predictions.csv.
-        images: uint8 array of shape (n, size_px, size_px, 1), of the same images.
-        title: names the data set.
-        folder: where <model>_<seed>.png goes.
+        scorer: the network; its weights are shuffled in the end.
+        table: as `read_rows` returns it.
+        images: uint8 array of shape (n, size_px, size_px, 1), of the whole manifest.
+        rule: how the run decides.
+        path: of the gallery's pictures.
     """
-    model, card = load_bundle(run_dir(run) / "model.keras")
-    scorer = attribution.open_classifier(model)
-    scores = select_scores(test, "test")
-    y_pred = decide(scores.probabilities, card.threshold)
-    margins = probes.find_margins(scores.probabilities, card.threshold)
-    groups = probes.select_gallery(scores.y_true, y_pred, margins, scores.patients, N_EACH)
-    rows = np.concatenate(list(groups.values()))
-    maps = attribution.draw_maps(scorer, images[rows], y_pred[rows])
-    attention = next(iter(maps.values()))
-    found = probes.probe_views(
-        scores.y_true, scores.patients, *attribution.score_views(scorer, images, probes.VIEWS)
-    )
+    scores, test = select_scores(table, "test"), table[table["split"] == "test"]
+    pixels = images[test["row"].to_numpy()]
+    y_pred = rule.decide(scores.probabilities)
+    margins = gallery.find_margins(scores.probabilities, rule.threshold)
+    groups = gallery.select_gallery(scores.y_true, y_pred, margins, scores.patients, N_EACH)
+    shown = np.concatenate(list(groups.values()))
+    sample = probes.select_sample(scores.patients, N_SAMPLE, seed=0)
+    maps = attribution.draw_maps(scorer, pixels[shown], y_pred[shown])
+    views = attribution.score_views(scorer, pixels, probes.VIEWS)
     attribution.shuffle_weights(scorer, seed=0)
-    shuffled = attribution.draw_first_map(scorer, images[rows], y_pred[rows])
-    found += [
+    attention = attribution.draw_first_map(scorer, pixels[sample], y_pred[sample])
+    attribution.shuffle_weights(scorer, seed=0)
+    shuffled = attribution.draw_first_map(scorer, pixels[sample], y_pred[sample])
+    found = [
+        *probes.probe_views(scores.y_true, scores.patients, *views),
         probes.probe_attention(attention),
         probes.probe_maps(attribution.correlate_maps(attention, shuffled)),
     ]
-    shown = tabulate_gallery(test, scores, y_pred, groups)
-    shown["attention_outside"] = [regions.score_outside(each) for each in attention]
-    captions = [
-        f"{row.group}\nis {row.actual}\ncalled {row.predicted}, p {row.probability:.3f}"
-        for row in shown.itertuples()
-    ]
-    figure = figures.plot_gallery(images[rows, ..., 0], maps, captions, f"{title}\n{run.name}, test")
-    figures.save_figure(figure, folder / f"{run.model}_{run.seed}.png")
-    print(f"{run.name}: " + ", ".join(f"{probe.check} {probe.value:.3f}" for probe in found))
-    return {"probes": pd.DataFrame([asdict(probe) for probe in found]), "gallery": shown}
-
-
-def tabulate_gallery(
-    test: pd.DataFrame, scores: Scores, y_pred: attribution.IntArray, groups: dict[str, attribution.IntArray]
-) -> pd.DataFrame:
-    """Return the images of a gallery: `group`, `id`, `actual`, `predicted`, `probability` of that class."""
-    classes = np.array(scores.classes)
-    return pd.DataFrame(
-        [
-            {
-                "group": group,
-                "id": test["id"].iloc[row],
-                "actual": classes[scores.y_true[row]],
-                "predicted": classes[y_pred[row]],
-                "probability": scores.probabilities[row, y_pred[row]],
-            }
-            for group, rows in groups.items()
-            for row in rows
-        ]
-    )
+    gallery.save_gallery(pixels[shown, ..., 0], maps, path)
+    ids, first_maps = test["id"].to_numpy(object), next(iter(maps.values()))
+    return {
+        "probes": pd.DataFrame([asdict(probe) for probe in found]),
+        "gallery": gallery.tabulate_gallery(ids, scores, y_pred, groups, first_maps),
+    }

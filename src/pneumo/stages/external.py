@@ -21,7 +21,7 @@ from pneumo.preprocessing.combo import parse_combo
 
 def run(params: Params, combo: str) -> None:
     """Predict every external set with every model of a combo, as trained; thresholds stay as they are."""
-    own = read_manifest(manifest_path(params.source))
+    own = read_manifest(manifest_path(params.data_name))
     learnt = own.loc[own["split"].isin(["train", "val"]), "sha256"]
     with write_folder(external_dir(params.experiment, combo)) as folder:
         pd.DataFrame({"name": list(params.external)}).to_csv(folder / "sets.csv", index=False)

@@ -17,7 +17,7 @@ from pneumo.data.split import assign_split, find_leaks, group_images
 def run(params: Params) -> None:
     """Check every file, carve out validation, and list what is odd in the data."""
     patients = load_source(params.source, params.data_overrides).patients
-    images, quarantine = scan_folder(raw_dir(params.source), patients)
+    images, quarantine = scan_folder(raw_dir(params.data_name), patients)
     require_classes(images)
     groups = group_images(images["patient"], images["sha256"])
     leaks = find_leaks(groups, images["official_split"])
@@ -35,9 +35,9 @@ def run(params: Params) -> None:
         params.split.seed,
     )
     manifest = images[list(COLUMNS)]
-    with write_file(manifest_path(params.source)) as partial:
+    with write_file(manifest_path(params.data_name)) as partial:
         manifest.to_csv(partial, index=False)
-    with write_folder(exploration_dir(params.source)) as folder:
+    with write_folder(exploration_dir(params.data_name)) as folder:
         quarantine.sort_values("path").to_csv(folder / "quarantine.csv", index=False)
         images.loc[~images["parsed"], ["id", "label"]].to_csv(folder / "unparsed_names.csv", index=False)
         find_oddities(images).to_csv(folder / "oddities.csv", index=False)
@@ -46,7 +46,7 @@ def run(params: Params) -> None:
         f"{len(manifest)} images of {manifest['patient'].nunique()} patients: "
         + ", ".join(f"{n} {split}" for split, n in manifest["split"].value_counts().items())
         + f"; {len(quarantine)} files set aside, {int((~images['parsed']).sum())} names not parsed "
-        f"(lists in {exploration_dir(params.source)})"
+        f"(lists in {exploration_dir(params.data_name)})"
     )
 
 

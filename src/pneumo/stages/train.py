@@ -34,8 +34,8 @@ def run(params: Params, run: Run) -> None:
     make_deterministic(recipe.threads)
     inputs = {
         "requirements.lock": LOCK_PATH,
-        "manifest.csv": manifest_path(params.source),
-        "images.npy": images_path(params.source, run.combo),
+        "manifest.csv": manifest_path(params.data_name),
+        "images.npy": images_path(params.data_name, run.combo),
     }
     provenance = {
         **describe_environment(),

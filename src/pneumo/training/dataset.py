@@ -54,8 +54,8 @@ def load_dataset(params: Params, combo: str) -> Dataset:
     Raises:
         PneumoError: a class has no training or no validation images.
     """
-    manifest = read_manifest(manifest_path(params.source))
-    path = images_path(params.source, combo)
+    manifest = read_manifest(manifest_path(params.data_name))
+    path = images_path(params.data_name, combo)
     classes = CLASSES[params.task]
     y_true = number_classes(manifest, params.task)
     train, val, test = (
