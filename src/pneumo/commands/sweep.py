@@ -82,7 +82,7 @@ def run_pipeline(
 
     @functools.cache
     def count_training_images() -> int:
-        return int((read_manifest(manifest_path(params.source))["split"] == "train").sum())
+        return int((read_manifest(manifest_path(params.data_name))["split"] == "train").sum())
 
     def count_images(name: str) -> int:
         if name not in runs:

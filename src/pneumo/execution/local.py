@@ -180,8 +180,6 @@ def _serve_call(results: Connection, call: Call, log: Path, environment: dict[st
         sys.stdout.flush()
         sys.stderr.flush()
     results.send(outcome)
-    # Without the seconds that a backend takes to put away what ends with the process anyway.
-    os._exit(0)
 
 
 def _die_with_parent() -> None:
