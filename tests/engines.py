@@ -16,7 +16,7 @@ class InlineEngine(Engine):
         self.calls.append(call)
         self._waiting.append(call)
 
-    def wait(self, timeout_s):
+    def wait(self, timeout_s):  # noqa: ARG002
         calls, self._waiting = self._waiting, []
         return [Outcome(call.name, *call_target(call.target, call.arguments)) for call in calls]
 

@@ -14,7 +14,9 @@ from pneumo.execution.graph import Task, run_graph
 
 
 def make_tasks(needs, after=()):
-    return [Task(name, frozenset(others), frozenset(dict(after).get(name, ()))) for name, others in needs.items()]
+    return [
+        Task(name, frozenset(others), frozenset(dict(after).get(name, ()))) for name, others in needs.items()
+    ]
 
 
 def begin(task, priority):
@@ -115,14 +117,16 @@ assert engine.most_running == 1_000
 print(time.process_time() - start, engine.now, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     folder = Path(__file__).parents[1]
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder, check=True)
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=folder, check=True
+    )
     cpu_s, simulated_s, memory_kb = map(float, process.stdout.split())
     assert cpu_s < 0.1 * simulated_s
     assert memory_kb < 1e6
 
 
 def make_sweep(n_runs):
-    """Return the tasks of an experiment: 10 combos, each with n_runs / 10 runs that are trained and evaluated."""
+    """Return the tasks of an experiment of 10 combos, each with n_runs / 10 runs."""
     tasks = [Task("prepare")]
     for combo in map(str, range(10)):
         tasks.append(Task(f"preprocess@{combo}", frozenset({"prepare"})))

@@ -51,7 +51,9 @@ def test_no_more_run_at_a_time_than_there_are_cores(engine, tmp_path):
         submit(engine, str(number), "sleep", 0.5, str(tmp_path / str(number)))
     submit(engine, "wide", "sleep", 0.5, str(tmp_path / "wide"), resources=Resources(cpus=8))
     collect(engine, 5)
-    spans = [tuple(map(float, (tmp_path / name).read_text().split())) for name in ["0", "1", "2", "3", "wide"]]
+    spans = [
+        tuple(map(float, (tmp_path / name).read_text().split())) for name in ["0", "1", "2", "3", "wide"]
+    ]
     n_beside = [sum(start < end_ and start_ < end for start_, end_ in spans) - 1 for start, end in spans]
     assert max(n_beside[:4]) == 1
     assert n_beside[4] == 0  # needs more cores than there are, so it has all of them
