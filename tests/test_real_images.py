@@ -51,5 +51,5 @@ def test_the_report_names_the_shortcut_in_the_original_files(originals, tmp_path
     assert metadata["value"] > 0.95
     page = (project.root / "reports/tiny/index.html").read_text()
     question = page[page.index(metadata["question"]) :]
-    assert '<span class="worse">yes</span>' in question[: question.index("</tr>")]
+    assert '<span class="harms">problem</span>' in question[: question.index("</tr>")]
     assert pd.isna(findings.loc["copies", "low"])

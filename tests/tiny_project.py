@@ -48,7 +48,8 @@ class TinyProject:
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.h5")
         for folder in ("conf", "src", "weights"):
             shutil.copytree(ROOT / folder, root / folder, ignore=ignore)
-        for name in ("dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore"):
+        shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
+        for name in ("dvc.yaml", ".dvc/config", ".dvc/plots.html", ".dvcignore", ".gitignore"):
             (root / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / name, root / name)
         (root / "params.yaml").write_text(params)

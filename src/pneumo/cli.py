@@ -55,6 +55,11 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
         [("experiment", {"help": "a file of conf/experiment/, without .yaml"})],
     ),
     (
+        "report",
+        "Say where the experiment's page is, or print it as a PDF.",
+        [("--pdf", {"action": "store_true", "help": "write report.pdf beside it; needs Chromium or Chrome"})],
+    ),
+    (
         "export",
         "Put a trained model and what it needs to predict into one file.",
         [

@@ -265,7 +265,7 @@ def test_reasons_are_plain(data, reason):
 
 @pytest.mark.parametrize("file_format", ["GIF", "PPM", "ICO", "JPEG2000", "EPS"])
 def test_other_formats_are_refused(file_format):
-    with pytest.raises(UnreadableImageError, match="not a readable JPEG, PNG, BMP, TIFF or WebP"):
+    with pytest.raises(UnreadableImageError, match="not a readable JPEG, PNG, BMP, TIFF, WebP or DICOM"):
         decode_image(encode(GREY, file_format))
 
 

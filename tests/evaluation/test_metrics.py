@@ -3,8 +3,6 @@ import math
 import numpy as np
 import pytest
 
-from pneumo.base.config import Threshold, ThresholdMethod
-from pneumo.base.errors import PneumoError
 from pneumo.evaluation.metrics import (
     count_confusion,
     score_binary,
@@ -14,10 +12,8 @@ from pneumo.evaluation.metrics import (
     tabulate_precision_recall,
     tabulate_roc,
 )
-from pneumo.evaluation.thresholds import choose_threshold
 
 CLASSES = ("normal", "bacterial", "viral")
-YOUDEN = Threshold(ThresholdMethod.youden)
 
 
 def draw_scores(seed, n=60, digits=6, positives=0.6):
@@ -160,64 +156,6 @@ def test_score_decisions(y_true, y_score, threshold):
 def test_undefined_metrics_are_none(y_true, y_pred, undefined):
     scores = score_decisions(np.array(y_true), np.array(y_pred))
     assert {name for name, value in scores.items() if value is None} == undefined
-
-
-# The threshold
-
-
-def try_every_threshold(y_true, y_score):
-    """Return (threshold, sensitivity, specificity) for all that differ, highest first."""
-    rows = []
-    for threshold in [math.inf, *sorted(set(y_score), reverse=True)]:
-        tp, fp, tn, fn = count(y_true, y_score >= threshold)
-        rows.append((threshold, tp / (tp + fn), tn / (tn + fp)))
-    return rows
-
-
-@each(SCORES)
-def test_youden_takes_the_highest_threshold_of_the_best(y_true, y_score):
-    rows = try_every_threshold(y_true, y_score)
-    best = max(round(sensitivity + specificity, 9) for _, sensitivity, specificity in rows)
-    expected = next(t for t, sensitivity, specificity in rows if round(sensitivity + specificity, 9) == best)
-    assert choose_threshold(y_true, y_score, YOUDEN) == pytest.approx(min(expected, 1), abs=1e-6)
-
-
-@each(SCORES)
-@pytest.mark.parametrize("sensitivity", [0.01, 0.5, 0.9, 1.0])
-def test_sensitivity_takes_the_highest_threshold_that_reaches_it(y_true, y_score, sensitivity):
-    expected = next(t for t, reached, _ in try_every_threshold(y_true, y_score) if reached >= sensitivity)
-    received = choose_threshold(y_true, y_score, Threshold(ThresholdMethod.sensitivity, sensitivity))
-    assert received == pytest.approx(expected, abs=1e-6)
-    assert score_decisions(y_true, (y_score >= received).astype(int))["sensitivity"] >= sensitivity
-
-
-@each(SCORES)
-@pytest.mark.parametrize("cost_ratio", [0.1, 1.0, 20.0])
-def test_cost_takes_the_highest_threshold_of_the_least_cost(y_true, y_score, cost_ratio):
-    def find_cost(sensitivity, specificity):
-        missed, alarms = (1 - sensitivity) * y_true.sum(), (1 - specificity) * (1 - y_true).sum()
-        return round(missed * cost_ratio + alarms, 9)
-
-    rows = try_every_threshold(y_true, y_score)
-    least = min(find_cost(*of_row) for _, *of_row in rows)
-    expected = next(threshold for threshold, *of_row in rows if find_cost(*of_row) == least)
-    received = choose_threshold(y_true, y_score, Threshold(ThresholdMethod.cost, cost_ratio=cost_ratio))
-    assert received == pytest.approx(min(expected, 1), abs=1e-6)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_rounding_down_keeps_what_the_threshold_reaches(seed):
-    y_true, y_score = draw_scores(seed, digits=16)
-    threshold = choose_threshold(y_true, y_score, Threshold(ThresholdMethod.sensitivity, 0.9))
-    assert threshold == round(threshold, 6)
-    assert score_decisions(y_true, (y_score >= threshold).astype(int))["sensitivity"] >= 0.9
-
-
-@each(ONE_CLASS)
-@pytest.mark.parametrize("method", ThresholdMethod)
-def test_no_threshold_without_both_classes(y_true, y_score, method):
-    with pytest.raises(PneumoError, match="Expected both classes in the validation set"):
-        choose_threshold(y_true, y_score, Threshold(method))
 
 
 # More classes

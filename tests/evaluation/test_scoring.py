@@ -40,7 +40,7 @@ def test_scaling_changes_calibration_and_nothing_that_is_decided():
     val, test = open_scores(tabulate(VAL, TEST))
     rule = fit_rule(val, YOUDEN)
     assert rule.temperature != pytest.approx(1, abs=0.01)
-    table = tabulate_run(val, test, rule, YOUDEN)["calibration"]
+    table = tabulate_run(val, test, rule, YOUDEN, 0.2)["calibration"]
     bins = dict(list(table.groupby("name")))
     assert set(bins) == {AS_PREDICTED, SCALED}
     np.testing.assert_array_equal(bins[AS_PREDICTED]["observed"], bins[SCALED]["observed"])
@@ -58,7 +58,7 @@ def test_three_classes_have_curves_each_and_no_threshold():
     val, test = open_scores(pd.DataFrame(rows))
     rule = fit_rule(val, YOUDEN)
     assert rule.threshold is None
-    tables = tabulate_run(val, test, rule, YOUDEN)
+    tables = tabulate_run(val, test, rule, YOUDEN, 0.2)
     assert set(tables["roc"]["name"]) == {"normal", "bacterial", "viral"}
     assert "operating_points" not in tables
     scores = score_run(val, test, rule)
@@ -81,7 +81,7 @@ def predictions():
 
 @pytest.fixture(scope="module")
 def results(predictions):
-    return compile_results(predictions, YOUDEN, "raw")
+    return compile_results(predictions, YOUDEN, 0.2, "raw")
 
 
 def test_points_and_intervals_are_of_the_same_predictions(predictions, results):

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from small_networks import make_images
 
 from pneumo.training.batches import ImageBatches, mix
+from small_networks import make_images
 
 
 class TestBatches:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from small_networks import build_small, make_images, make_recipe
 
 from pneumo.training import features
 from pneumo.training.features import feature_key, load_or_extract_features
+from small_networks import build_small, make_images, make_recipe
 
 
 class TestFeatureCache:

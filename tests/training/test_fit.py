@@ -1,11 +1,15 @@
 """Training, phase by phase, on small networks."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from small_networks import NO_FEATURES, build_small, make_data, make_images, make_recipe
 
 from pneumo.training.features import load_or_extract_features
 from pneumo.training.fit import (
@@ -14,9 +18,13 @@ from pneumo.training.fit import (
     encode_targets,
     fit_classifier,
     predict_probabilities,
+    predict_rows,
     repeat_smaller_classes,
 )
 from pneumo.training.recipe import Augmentation, Monitor, Optimizer, Phase, Schedule
+from small_networks import NO_FEATURES, build_small, make_data, make_images, make_recipe
+
+TESTS_DIR = Path(__file__).parent.parent
 
 
 def test_only_phases_that_augment_see_varied_images():
@@ -166,3 +174,192 @@ def test_a_head_phase_trains_the_head_alone_on_features(tmp_path):
     ]
     assert any(changed)
     assert not all(changed)
+
+
+class Notes(keras.callbacks.Callback):
+    """Keeps the weights after each step, and at the end of each epoch as other callbacks find them."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.epochs, self.scores = [], [], []
+
+    def on_train_batch_end(self, batch, logs=None):  # noqa: ARG002
+        self.steps.append(self.take())
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: ARG002
+        self.epochs.append(self.take())
+        self.scores.append(logs["val_loss"])
+
+    def take(self):
+        return [np.array(each) for each in self.model.trainable_variables]
+
+
+class TestMovingAverage:
+    momentum = 0.8
+
+    def train(self, **phase):
+        settings = {"epochs": 3, "learning_rate": 0.02, "use_ema": True, "ema_momentum": self.momentum}
+        phases = {"fit": Phase(**settings | phase)}
+        keep_best = phase.get("patience") is not None
+        recipe = make_recipe("cnn", phases=phases, monitor=Monitor.val_loss, keep_best=keep_best)
+        classifier = build_small(recipe)
+        notes = Notes()
+        history = fit_classifier(classifier, recipe, make_data(make_images()), 0, NO_FEATURES, [notes])
+        return classifier.model, notes, history
+
+    def average(self, steps):
+        """Return the moving average after each step."""
+        averages = [steps[0]]
+        for step in steps[1:]:
+            pairs = zip(averages[-1], step, strict=True)
+            averages.append([self.momentum * old + (1 - self.momentum) * new for old, new in pairs])
+        return averages
+
+    def test_judges_each_epoch_and_ends_the_phase_while_training_goes_on_from_the_weights(self):
+        model, notes, history = self.train()
+        _, plain, plain_history = self.train(use_ema=False)
+        for ours, theirs in zip(notes.steps, plain.steps, strict=True):
+            assert_close(ours, theirs)
+        averages = self.average(notes.steps)
+        n_steps = len(notes.steps) // 3
+        for epoch in range(3):
+            assert_close(notes.epochs[epoch], averages[(epoch + 1) * n_steps - 1])
+        assert_close([np.array(each) for each in model.trainable_variables], averages[-1])
+        assert np.abs(history["val_loss"] - plain_history["val_loss"]).min() > 1e-5
+
+    def test_is_what_validation_is_of(self):
+        model, notes, history = self.train()
+        data = make_data(make_images())
+        for weights, val_loss in zip(notes.epochs, history["val_loss"], strict=True):
+            for variable, value in zip(model.trainable_variables, weights, strict=True):
+                variable.assign(value)
+            probabilities = predict_probabilities(model, data.images, data.val_rows)
+            loss = -np.log(probabilities[np.arange(8), data.val_classes]).mean()
+            assert loss == pytest.approx(val_loss, rel=1e-4)
+
+    @pytest.mark.parametrize("keep_best", [True, False])
+    def test_is_kept_where_training_stops_early(self, keep_best):
+        phases = {"fit": Phase(20, 0.02, patience=2, use_ema=True, ema_momentum=self.momentum)}
+        recipe = make_recipe("cnn", phases=phases, monitor=Monitor.val_accuracy, keep_best=keep_best)
+        classifier = build_small(recipe)
+        notes = Notes()
+        history = fit_classifier(classifier, recipe, make_data(make_images()), 0, NO_FEATURES, [notes])
+        assert len(history) < 20
+        kept = notes.epochs[history["val_accuracy"].argmax() if keep_best else -1]
+        assert_close([np.array(each) for each in classifier.model.trainable_variables], kept)
+        assert np.abs(kept[0] - notes.steps[-1][0]).max() > 1e-5
+
+
+def assert_close(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_mixed_images_have_a_loss_and_no_decisions():
+    images = make_images(24)
+    recipe = make_recipe("cnn", mixup_alpha=0.4)
+    classifier = build_small(recipe)
+    history = fit_classifier(classifier, recipe, make_data(images), 0, NO_FEATURES)
+    assert history[["auc", "accuracy"]].isna().all(axis=None)
+    assert history[["loss", "val_loss", "val_auc", "val_accuracy"]].notna().all(axis=None)
+    plain = fit_classifier(build_small(recipe), make_recipe("cnn"), make_data(images), 0, NO_FEATURES)
+    assert list(plain) == list(history)
+    assert plain.notna().all(axis=None)
+    assert plain["loss"][0] != history["loss"][0]
+
+
+def test_without_validation_images_the_last_epoch_is_kept():
+    data = make_data(make_images(24))
+    data = replace(data, val_rows=data.val_rows[:0], val_classes=data.val_classes[:0])
+    recipe = make_recipe("cnn", keep_best=False)
+    history = fit_classifier(build_small(recipe), recipe, data, 0, NO_FEATURES)
+    assert len(history) == 2
+    assert history[["val_loss", "val_auc", "val_accuracy"]].isna().all(axis=None)
+    assert history[["loss", "auc", "accuracy"]].notna().all(axis=None)
+
+
+def test_rows_are_predicted_from_features_where_all_phases_train_on_them():
+    images = make_images(24)
+    rows = np.array([5, 2])
+    head = {"head": Phase(1, 1e-3, trainable="head")}
+    recipe = make_recipe("mobilenet075", phases=head)
+    classifier = build_small(recipe)
+    features = classifier.extractor.predict(images, verbose=0)
+    expected = predict_probabilities(classifier.model, images, rows)
+    np.testing.assert_allclose(
+        predict_rows(classifier, recipe, images, rows, lambda: features), expected, atol=1e-6
+    )
+    both = make_recipe("mobilenet075", phases=head | {"fit": Phase(1, 1e-3)})
+    np.testing.assert_array_equal(predict_rows(classifier, both, images, rows, NO_FEATURES), expected)
+
+
+# Trains with everything that a recipe may say, prints the history and a hash of the predictions.
+TRAINER = """
+import hashlib, json, sys
+
+import keras
+import numpy as np
+
+from pneumo.base.reproducibility import make_deterministic
+from pneumo.training.fit import fit_classifier, predict_rows
+from pneumo.training.recipe import Augmentation, Monitor, Phase
+
+make_deterministic()
+from small_networks import build_small, make_data, make_images, make_recipe
+
+settings = json.loads(sys.argv[1])
+phases = {"fit": Phase(2, 1e-2, augment=True, use_ema=True)}
+recipe = make_recipe(
+    "cnn",
+    phases=phases,
+    augmentation=Augmentation(**settings),
+    mixup_alpha=0.3,
+    predict_flips=True,
+    monitor=Monitor.val_loss,
+    label_smoothing=0.1,
+)
+data = make_data(make_images(40))
+classifier = build_small(recipe)
+history = fit_classifier(classifier, recipe, data, 0, None)
+scores = predict_rows(classifier, recipe, data.images, data.val_rows, None)
+targets = 0.9 * data.val_classes + 0.05
+y = classifier.unflipped.predict(data.images[data.val_rows], verbose=0)[:, 0]
+loss = -(targets * np.log(y) + (1 - targets) * np.log(1 - y)).mean()
+print(json.dumps({
+    "backend": keras.backend.backend(),
+    "history": history.drop(columns="phase").to_dict("list"),
+    "val_loss_kept": float(loss),
+    "hash": hashlib.sha256(scores.tobytes()).hexdigest(),
+}))
+"""
+EVERYTHING = {
+    "flip": True,
+    "rotation_degrees": 10,
+    "area_fraction": [0.3, 1],
+    "gamma": 0.2,
+    "sharpness": 1,
+    "noise_levels": 4,
+}
+
+
+def train_with_everything(backend):
+    environment = os.environ | {
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": f"{TESTS_DIR}:{os.environ.get('PYTHONPATH', '')}",
+    }
+    script = [sys.executable, "-c", TRAINER, json.dumps(EVERYTHING)]
+    result = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_both_backends_train_with_everything_and_give_the_same_bytes_twice(backend):
+    first, second = train_with_everything(backend), train_with_everything(backend)
+    assert first["backend"] == backend
+    history = first["history"]
+    for name in ("loss", "val_loss", "val_auc", "val_accuracy"):
+        assert np.isfinite(history[name]).all(), name
+    assert first["val_loss_kept"] == pytest.approx(min(history["val_loss"]), rel=1e-4)
+    assert first["hash"] == second["hash"]
+    np.testing.assert_equal(history, second["history"])

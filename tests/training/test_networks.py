@@ -7,16 +7,6 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from small_networks import (
-    NO_FEATURES,
-    NO_WEIGHTS,
-    SHAPE,
-    SIZE_PX,
-    build_small,
-    make_data,
-    make_images,
-    make_recipe,
-)
 
 from pneumo.base.errors import PneumoError
 from pneumo.prediction.bundle import Card, load_bundle, save_bundle
@@ -31,6 +21,16 @@ from pneumo.training.networks import (
     set_trainable,
 )
 from pneumo.training.recipe import BACKBONES, STEMS, Augmentation, Network, Phase, Weights
+from small_networks import (
+    NO_FEATURES,
+    NO_WEIGHTS,
+    SHAPE,
+    SIZE_PX,
+    build_small,
+    make_data,
+    make_images,
+    make_recipe,
+)
 
 QUICK_BACKBONES = ("mobilenet075", "densenet121")
 

@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from pneumo.base.decision import DecisionRule
 from pneumo.base.errors import PneumoError
 from pneumo.evaluation import resampling
-from pneumo.evaluation.predictions import decide
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -206,7 +206,7 @@ def score_stress(
 
 
 def _score(probabilities: FloatArray, y_true: IntArray, threshold: float | None) -> dict[str, float]:
-    y_pred = decide(probabilities, threshold)
+    y_pred = DecisionRule(threshold, 1.0).decide(probabilities)
     scores = resampling.score_draws(y_true, probabilities, y_pred, np.ones((1, len(y_true))))
     return {metric: float(scores[metric][0]) for metric in METRICS}
 

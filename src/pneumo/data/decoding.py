@@ -13,22 +13,26 @@ Pixels that are not 8-bit grey:
 - 32-bit and floating-point pixels are refused, because no file states their range.
 - A file with several frames is refused, because no file states which one is the radiograph. The exception is
   MPO, a JPEG to which phones append preview pictures: its first image is the main one.
+- DICOM files state the meaning of their pixels, see `dicom`.
 """
 
 import contextlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from pneumo.base.errors import PneumoError
+
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
 MAX_PIXELS = 100_000_000
 _LIMIT_TEXT = f"{MAX_PIXELS / 1e6:.0f} megapixels"
 
+_DICOM_PREFIX, _DICOM_PREFIX_AT = b"DICM", 128
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _EXTRA_SCAN_DATA = b"".join(bytes(range(1, 255)) + bytes((0xFF, restart)) for restart in range(0xD0, 0xD8))
@@ -46,9 +50,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SMALLEST_SIDE_PX = 32
+_LONGEST_REASON = 200
 _NARROWEST_RANGE = 16  # of 255: that of 12 bits stored as 16
 
-_warnings_lock = threading.Lock()
+_warnings_lock = threading.RLock()
 
 
 class UnreadableImageError(Exception):
@@ -63,17 +68,22 @@ class DecodedImage:
         pixels: uint8 array of shape (height, width), grey, 0 is black; read-only.
         width: width after the EXIF orientation is applied.
         height: height after the EXIF orientation is applied.
-        mode: pixel format as stored, by Pillow's names: "L", "RGB", "CMYK", "I;16", ...
+        mode: pixel format as stored, by Pillow's names: "L", "RGB", "CMYK", "I;16", ...; of a DICOM file
+            such as "MONOCHROME2 12-bit".
+        patient: PatientID of a DICOM file, else "".
+        view: ViewPosition of a DICOM file, such as "PA" or "AP", else "".
     """
 
     pixels: np.ndarray
     width: int
     height: int
     mode: str
+    patient: str = ""
+    view: str = ""
 
 
 def decode_image(data: bytes) -> DecodedImage:
-    """Decode a JPEG, PNG, BMP, TIFF or WebP file to 8-bit grey; safe to call from several threads.
+    """Decode a JPEG, PNG, BMP, TIFF, WebP or DICOM file to 8-bit grey; safe to call from several threads.
 
     Args:
         data: the whole content of the file. The format is found from the content, not from a name.
@@ -84,21 +94,41 @@ def decode_image(data: bytes) -> DecodedImage:
     Raises:
         UnreadableImageError: the file is empty, truncated, damaged or too large, or the meaning of its pixels
             is not stated in it.
+        PneumoError: it is a DICOM file, and the packages that read them are not installed.
     """
     if not data:
         raise UnreadableImageError("empty file")
+    decode = _import_dicom_decoder() if data.startswith(_DICOM_PREFIX, _DICOM_PREFIX_AT) else _decode
     try:
-        return _decode(data)
+        return decode(data)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError("not a readable JPEG, PNG, BMP, TIFF or WebP image") from None
+        raise UnreadableImageError("not a readable JPEG, PNG, BMP, TIFF, WebP or DICOM image") from None
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"too large: over {_LIMIT_TEXT}") from None
-    except Exception as error:  # of a hostile file, Pillow's parsers raise errors of many kinds
+    except Exception as error:  # of a hostile file, parsers raise errors of many kinds
         if "truncated" in str(error).lower():
             raise UnreadableImageError("truncated") from error
-        raise UnreadableImageError(f"damaged: {error or type(error).__name__}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(f"damaged: {reason[:_LONGEST_REASON]}") from error
+
+
+def require_size(width: int, height: int) -> None:
+    """Raise an UnreadableImageError for an image of more than MAX_PIXELS pixels."""
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(f"too large: {width} x {height} px (limit {_LIMIT_TEXT})")
+
+
+def _import_dicom_decoder() -> Callable[[bytes], DecodedImage]:
+    try:
+        from pneumo.data.dicom import decode_dicom  # builds on this module; most data sets do not need it
+    except ImportError as error:
+        raise PneumoError(
+            f"Expected the packages that read DICOM files. Received: {error}. Install them with "
+            "`pip install 'pneumo[dicom]'`."
+        ) from error
+    return decode_dicom
 
 
 def suspicious(pixels: np.ndarray) -> str | None:
@@ -122,9 +152,8 @@ def _decode(data: bytes) -> DecodedImage:
     image = _open(data)
     mode = image.mode
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"too large: {width} x {height} px (limit {_LIMIT_TEXT})")
-    with _without_warnings():
+    require_size(width, height)
+    with without_warnings():
         n_frames = getattr(image, "n_frames", 1)
     if n_frames > 1 and image.format != "MPO":
         raise UnreadableImageError(f"holds {n_frames} frames, not one image")
@@ -136,7 +165,7 @@ def _decode(data: bytes) -> DecodedImage:
     if image.format in ("JPEG", "MPO") and _is_jpeg_cut_short(data, image):
         raise UnreadableImageError("truncated")
 
-    with _without_warnings():
+    with without_warnings():
         orientation = image.getexif().get(_EXIF_ORIENTATION)
     grey = _to_grey(image)
     if orientation in _UPRIGHT:
@@ -145,7 +174,7 @@ def _decode(data: bytes) -> DecodedImage:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    with _without_warnings():
+    with without_warnings():
         return Image.open(io.BytesIO(data), formats=_FORMATS)
 
 
@@ -200,8 +229,8 @@ def _scale_16_bit(image: Image.Image) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Ignore Pillow's warnings about headers, such as damaged EXIF data, which do not affect the pixels.
+def without_warnings() -> Iterator[None]:
+    """Ignore the warnings of decoders about headers, such as damaged EXIF data.
 
     The lock is needed because `catch_warnings` changes the state of the whole process.
     """

@@ -1,7 +1,7 @@
 """Whether a probability means what it says, and what a decision at it is worth.
 
 A binned reliability curve, the expected calibration error, Murphy's decomposition of the Brier score, one
-temperature fitted on validation, and net benefit (Vickers and Elkin 2006).
+temperature fitted on validation, and net benefit at a stated prevalence (Vickers and Elkin 2006).
 """
 
 from typing import NamedTuple
@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize_scalar
+
+from pneumo.base.decision import scale_temperature
+from pneumo.base.errors import PneumoError
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -100,45 +103,64 @@ def fit_temperature(y_true: IntArray, probabilities: FloatArray) -> float:
     return float(np.exp(minimize_scalar(find_loss, bounds=(low, high), method="bounded").x))
 
 
-def scale_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
-    """Divide log probabilities by a temperature; the order of images within two classes stays as it is.
+def shift_prevalence(y_score: FloatArray, from_prevalence: float, to_prevalence: float) -> FloatArray:
+    """Turn probabilities that are calibrated at one prevalence into those at another, by Bayes's theorem.
+
+    The odds are multiplied by the ratio of the prior odds (Elkan 2001, theorem 2; Saerens, Latinne and
+    Decaestecker 2002), which assumes that the images of each class are the same at either prevalence.
 
     Args:
-        probabilities: float array of shape (n, n_classes).
-        temperature: above 0; 1 changes nothing.
+        y_score: float array of shape (n,), calibrated probabilities in [0, 1].
+        from_prevalence: of the images on which they were calibrated, in (0, 1).
+        to_prevalence: of where the model is to be used, in (0, 1).
 
     Returns:
-        float array of shape (n, n_classes), rows sum to 1.
+        float array of shape (n,), in [0, 1].
+
+    Raises:
+        PneumoError: a prevalence is not in (0, 1).
     """
-    logits = np.log(np.clip(probabilities, _EPSILON, 1)) / temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    for value in (from_prevalence, to_prevalence):
+        if not 0 < value < 1:
+            raise PneumoError(f"Expected a prevalence in (0, 1). Received: {value}")
+    positive = y_score * (to_prevalence / from_prevalence)
+    negative = (1 - y_score) * ((1 - to_prevalence) / (1 - from_prevalence))
+    return positive / (positive + negative)
 
 
-def tabulate_net_benefit(y_true: IntArray, y_score: FloatArray) -> pd.DataFrame:
+def tabulate_net_benefit(
+    y_true: IntArray, y_score: FloatArray, val_prevalence: float, prevalence: float
+) -> pd.DataFrame:
     """Return the net benefit of acting on a model, on everybody and on nobody, by threshold.
 
     At a threshold t, acting on a healthy child is held to cost t / (1 - t) of what acting on a sick one
-    gains; net benefit counts gains minus costs, for each child examined.
+    gains; net benefit counts gains less costs, for each child examined (Vickers and Elkin 2006). A threshold
+    has that meaning only for probabilities that are calibrated where the model is used. So probabilities are
+    shifted from the prevalence at which they were calibrated to the stated one, and the test set's rates of
+    true and of false alarms are weighted by the stated one; how many cases the test set has does not matter.
 
     Args:
         y_true: int array of shape (n,), 1 is positive.
-        y_score: float array of shape (n,), probabilities in [0, 1].
+        y_score: float array of shape (n,), probabilities in [0, 1] after `scale_temperature`.
+        val_prevalence: of the validation images, on which the temperature was fitted, in (0, 1).
+        prevalence: of where the model is to be used, in (0, 1).
 
     Returns:
-        Frame with `threshold` (0.01 to 0.99), `model`, `all` and `none` (0).
+        Frame with `threshold` (0.01 to 0.99), `prevalence` (the stated one, in every row), `model`, `all` and
+        `none` (0); without rows where y_true holds one class only.
     """
     thresholds = np.arange(1, 100) / 100
-    odds = thresholds / (1 - thresholds)
-    flagged = y_score[:, None] >= thresholds
-    positive = (y_true == 1)[:, None]
-    true_rate, false_rate = (flagged & positive).mean(axis=0), (flagged & ~positive).mean(axis=0)
-    rate = positive.mean()
+    if len(np.unique(y_true)) < 2:
+        return pd.DataFrame({name: [] for name in ("threshold", "prevalence", "model", "all", "none")})
+    flagged = shift_prevalence(y_score, val_prevalence, prevalence)[:, None] >= thresholds
+    true_rate, false_rate = (flagged[y_true == k].mean(axis=0) for k in (1, 0))
+    cost = (1 - prevalence) * thresholds / (1 - thresholds)
     return pd.DataFrame(
         {
             "threshold": thresholds,
-            "model": true_rate - false_rate * odds,
-            "all": rate - (1 - rate) * odds,
+            "prevalence": prevalence,
+            "model": prevalence * true_rate - cost * false_rate,
+            "all": prevalence - cost,
             "none": 0.0,
         }
     )

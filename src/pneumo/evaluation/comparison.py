@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -65,6 +66,26 @@ class Decided:
     probabilities: npt.NDArray[np.float64]
     y_pred: npt.NDArray[np.int64]
     patients: npt.NDArray[np.object_]
+
+
+class Verdict(StrEnum):
+    """What a test says of a combo against the reference.
+
+    Attributes:
+        reference: it is the reference.
+        better: a difference in its favour is shown.
+        worse: a difference to its disadvantage is shown.
+        not_shown: no difference is shown, which does not show that there is none.
+        unknown_spread: the spread over seeds is not known, so nothing can be shown.
+        not_compared: it has no seed in common with the reference.
+    """
+
+    reference = "reference"
+    better = "better"
+    worse = "worse"
+    not_shown = "not_shown"
+    unknown_spread = "unknown_spread"
+    not_compared = "not_compared"
 
 
 RunKey = tuple[str, str, int]  # combo, model, seed
@@ -195,10 +216,7 @@ def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference
         reference: a combo.
 
     Returns:
-        The leaderboard with `verdict` ("reference", "better than <reference>", "worse than <reference>", "no
-        difference shown", or "not compared" where the reference has no run of a shared seed) and
-        `smallest_detectable`. A difference of one seed is one between two trained networks; another training
-        may turn it round, and the verdict says "(one seed)".
+        The leaderboard with `verdict`, a Verdict, and `smallest_detectable`.
     """
     auc = comparisons[comparisons["metric"] == "roc_auc"]
     verdicts, detectable = [], []
@@ -211,12 +229,12 @@ def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference
             )
         ]
         if row.combo == reference or pair.empty:
-            verdicts.append("reference" if row.combo == reference else "not compared")
+            verdicts.append(Verdict.reference if row.combo == reference else Verdict.not_compared)
             detectable.append(np.nan)
             continue
         found = pair.iloc[0]
         sign = 1 if found["combo_a"] == row.combo else -1
-        verdicts.append(_say(sign * found["difference"], found["p_holm"], reference, found["n_seeds"]))
+        verdicts.append(_judge(sign * found["difference"], found["p_holm"], found["n_seeds"]))
         detectable.append(found["smallest_detectable"])
     return leaderboard.assign(verdict=verdicts, smallest_detectable=detectable)
 
@@ -319,27 +337,6 @@ def check_same_images(name: str, tables: Mapping[RunKey, pd.DataFrame]) -> None:
             )
 
 
-def average_probes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Average over seeds what models were found to look at.
-
-    Args:
-        tables: combo -> content of its probes.csv: `model`, `seed`, and the fields of a probe.
-
-    Returns:
-        One row a combo, model and `check`: `n_seeds`, the mean `value`, and `is_problem`, for half of the
-        seeds or more; empty if there are no tables.
-    """
-    columns = ["combo", "model", "check", "n_seeds", "value", "is_problem"]
-    if not tables:
-        return pd.DataFrame(columns=columns)
-    joined = pd.concat([table.assign(combo=combo) for combo, table in tables.items()])
-    groups = joined.groupby(["combo", "model", "check"], sort=False)
-    means = groups.agg(
-        n_seeds=("seed", "size"), value=("value", "mean"), is_problem=("is_problem", "mean")
-    ).reset_index()
-    return means.assign(is_problem=means["is_problem"] >= 0.5)[columns]
-
-
 def join_predictions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put the predictions of all runs into one small table, from which every statistic can be made anew.
 
@@ -439,8 +436,9 @@ def _compare_majorities(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) ->
     return resampling.compare_decisions(*correct)
 
 
-def _say(difference: float, p: float, reference: str, n_seeds: int) -> str:
+def _judge(difference: float, p: float, n_seeds: int) -> Verdict:
+    if n_seeds == 1:
+        return Verdict.unknown_spread
     if not p <= SIGNIFICANCE:
-        return "no difference shown"
-    trained_once = " (one seed)" if n_seeds == 1 else ""
-    return f"{'better' if difference > 0 else 'worse'} than {reference}{trained_once}"
+        return Verdict.not_shown
+    return Verdict.better if difference > 0 else Verdict.worse

@@ -77,13 +77,14 @@ def open_run(predictions: pd.DataFrame, threshold: Threshold) -> Outcome:
 
 
 def compile_results(
-    predictions: Mapping[RunKey, pd.DataFrame], threshold: Threshold, reference: str
+    predictions: Mapping[RunKey, pd.DataFrame], threshold: Threshold, prevalence: float, reference: str
 ) -> Results:
     """Score, rank and compare all runs.
 
     Args:
         predictions: content of predictions.csv of each run, at least one; all on the same images.
         threshold: how to choose one on validation.
+        prevalence: of the second of two classes where a model is to be used; for the net benefit.
         reference: the combo that the others are compared with.
     """
     outcomes = {key: open_run(table, threshold) for key, table in predictions.items()}
@@ -95,7 +96,10 @@ def compile_results(
     leaderboard = comparison.add_mean_intervals(comparison.rank_runs(runs), draws)
     comparisons = comparison.compare_combos(decided, draws)
     leaderboard = comparison.judge_combos(leaderboard, comparisons, reference)
-    tables = {key: tabulate_run(each.val, each.test, each.rule, threshold) for key, each in outcomes.items()}
+    tables = {
+        key: tabulate_run(each.val, each.test, each.rule, threshold, prevalence)
+        for key, each in outcomes.items()
+    }
     classes = next(iter(outcomes.values())).test.classes
     groups = group_seeds(list(predictions))
     decisions = {

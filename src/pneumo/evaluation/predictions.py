@@ -36,18 +36,3 @@ def select_scores(table: pd.DataFrame, split: str) -> Scores:
         rows[columns].to_numpy(np.float64),
         rows["patient"].to_numpy(object),
     )
-
-
-def decide(probabilities: npt.NDArray[np.float64], threshold: float | None) -> npt.NDArray[np.int64]:
-    """Turn probabilities into decisions.
-
-    Args:
-        probabilities: float array of shape (n, n_classes).
-        threshold: from which on the second of two classes is chosen; None chooses the most probable class.
-
-    Returns:
-        int array of shape (n,), class numbers.
-    """
-    if threshold is None:
-        return probabilities.argmax(axis=1)
-    return (probabilities[:, 1] >= threshold).astype(np.int64)

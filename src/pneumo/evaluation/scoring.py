@@ -55,7 +55,7 @@ def score_run(val: Scores, test: Scores, rule: DecisionRule) -> dict[str, Any]:
 
 
 def tabulate_run(
-    val: Scores, test: Scores, rule: DecisionRule, threshold: Threshold
+    val: Scores, test: Scores, rule: DecisionRule, threshold: Threshold, prevalence: float
 ) -> dict[str, pd.DataFrame]:
     """Return the tables behind a run's curves.
 
@@ -64,6 +64,7 @@ def tabulate_run(
         test: predictions for the test set.
         rule: how the run decides.
         threshold: parameters of every way to choose one.
+        prevalence: of the second of two classes where the model is to be used; for the net benefit.
 
     Returns:
         `roc` and `precision_recall` (a curve a class, `name`), `confusion` (a row an image), `calibration`
@@ -84,7 +85,9 @@ def tabulate_run(
     if rule.threshold is not None:
         tables["operating_points"] = tabulate_operating_points(val, test, threshold)
         calibrated = rule.calibrate(test.probabilities)[:, 1]
-        tables["net_benefit"] = calibration.tabulate_net_benefit(test.y_true, calibrated)
+        tables["net_benefit"] = calibration.tabulate_net_benefit(
+            test.y_true, calibrated, float(val.y_true.mean()), prevalence
+        )
     return tables
 
 

@@ -20,6 +20,20 @@ from pneumo.base.paths import (
     run_seconds_path,
 )
 from pneumo.base.tables import read_manifest, read_predictions
+from pneumo.report.photos import Gallery, show_gallery
+
+N_GALLERIES = 6  # on a page
+PROBE_COLUMNS = ("combo", "model", "check", "n_seeds", "value", "lowest", "highest", "n_problems")
+STRESS_COLUMNS = (
+    "combo",
+    "model",
+    "seed",
+    "change",
+    "roc_auc",
+    "sensitivity",
+    "specificity",
+    "balanced_accuracy",
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,9 @@ class Inputs:
         predictions: of each run, content of its predictions.csv.
         records: run name -> content of its run.json.
         external: name of a further test set -> predictions of each run for it.
-        probes: combo -> content of its probes.csv.
+        probes: what models were found to look at, mean over seeds: `combo`, `model` and the columns of
+            probes_by_model.csv; empty where no model was asked.
+        stress: scores on changed validation images: `combo` and the columns of stress.csv; likewise.
         history: every epoch of every run: `combo`, `model`, `seed` and the columns of history.csv.
         images: combo -> uint8 array of shape (n, size_px, size_px, 1), row i for row i of the manifest.
         samples: uint8 array of shape (n_subtypes, n, size_px, size_px), training images.
@@ -45,7 +61,8 @@ class Inputs:
     predictions: dict[RunKey, pd.DataFrame]
     records: dict[str, dict[str, Any]]
     external: dict[str, dict[RunKey, pd.DataFrame]]
-    probes: dict[str, pd.DataFrame]
+    probes: pd.DataFrame
+    stress: pd.DataFrame
     history: pd.DataFrame
     images: dict[str, npt.NDArray[np.uint8]]
     samples: npt.NDArray[np.uint8]
@@ -67,7 +84,8 @@ def gather_inputs(params: Params) -> Inputs:
         {run.key: read_predictions(run_dir(run) / "predictions.csv") for run in runs},
         {run.name: read_json(run_dir(run) / "run.json") for run in runs},
         {name: _read_external(name, runs) for name in params.external},
-        _read_probes(params),
+        _read_explanations(params, "probes_by_model", PROBE_COLUMNS),
+        _read_explanations(params, "stress", STRESS_COLUMNS),
         pd.concat([_read_history(run) for run in runs]),
         {combo: np.load(images_path(params.data_name, combo), mmap_mode="r") for combo in params.combos},
         np.load(exploration_dir(params.data_name) / "samples.npy"),
@@ -85,6 +103,33 @@ def hash_predictions(runs: list[Run]) -> dict[RunKey, str]:
     return {run.key: hash_file(run_dir(run) / "predictions.csv") for run in runs}
 
 
+def read_galleries(params: Params, runs: list[RunKey]) -> list[Gallery]:
+    """Read what `explain` has kept of runs, in their order; runs of which there is nothing are left out."""
+    galleries = []
+    for key in runs:
+        run = Run(params.experiment, *key)
+        folder = explanations_dir(run.experiment, run.combo)
+        path = folder / f"{run.model}_{run.seed}.npz"
+        if path.is_file():
+            table = pd.read_csv(folder / "gallery.csv", dtype={"id": str})
+            own = table[(table["model"] == run.model) & (table["seed"] == run.seed)]
+            with np.load(path) as arrays:
+                maps = dict(zip(arrays["names"].tolist(), arrays["maps"], strict=True))
+                galleries.append(show_gallery(run.name, arrays["images"], maps, own))
+    return galleries
+
+
+def choose_galleries(leaderboard: pd.DataFrame, runs: list[RunKey]) -> list[RunKey]:
+    """Choose the runs whose galleries are shown: of each model, a seed of its best combo on validation.
+
+    Args:
+        leaderboard: ordered by validation.
+        runs: those with predictions.
+    """
+    best = leaderboard.drop_duplicates("model").head(N_GALLERIES)
+    return [next(key for key in runs if key[:2] == (row.combo, row.model)) for row in best.itertuples()]
+
+
 def find_reference(params: Params) -> str:
     """Return the combo that the others are compared with: the first without steps, else the first."""
     return next((combo for combo, steps in params.combos.items() if not steps), next(iter(params.combos)))
@@ -98,9 +143,10 @@ def _read_external(name: str, runs: list[Run]) -> dict[RunKey, pd.DataFrame]:
     return {key: read_predictions(path) for key, path in paths.items() if path.is_file()}
 
 
-def _read_probes(params: Params) -> dict[str, pd.DataFrame]:
-    paths = {combo: explanations_dir(params.experiment, combo) / "probes.csv" for combo in params.combos}
-    return {combo: pd.read_csv(path) for combo, path in paths.items() if path.is_file()}
+def _read_explanations(params: Params, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    paths = {combo: explanations_dir(params.experiment, combo) / f"{name}.csv" for combo in params.combos}
+    tables = [pd.read_csv(path).assign(combo=combo) for combo, path in paths.items() if path.is_file()]
+    return pd.concat(tables)[list(columns)] if tables else pd.DataFrame(columns=list(columns))
 
 
 def _read_history(run: Run) -> pd.DataFrame:

@@ -7,44 +7,30 @@ from omegaconf import OmegaConf
 
 from pneumo.base.artifacts import write_file, write_folder, write_json
 from pneumo.base.config import PARAMS_PATH, Params, load_group
-from pneumo.base.labels import CLASSES
 from pneumo.base.paths import audit_dir, exploration_dir, report_dir
 from pneumo.evaluation import comparison
-from pneumo.evaluation.experiment import compile_results, score_external
-from pneumo.report import pictures, provenance
-from pneumo.report.inputs import find_reference, gather_inputs, hash_predictions, read_seconds
+from pneumo.evaluation.curves import band_roc
+from pneumo.evaluation.experiment import Results, compile_results, group_seeds, score_external
+from pneumo.report import photos, provenance, wording
+from pneumo.report.answer import EFFECT_COLUMNS
+from pneumo.report.inputs import (
+    Inputs,
+    choose_galleries,
+    find_reference,
+    gather_inputs,
+    hash_predictions,
+    read_galleries,
+    read_seconds,
+)
 from pneumo.report.page import Report, write_report
 from pneumo.report.plots import write_plots
 
 
 def run(params: Params) -> None:
-    """Score, rank and compare all runs, and write tables, figures and the page."""
-    data = load_group("data", params.source, params.data_overrides)
-    title, report = str(data["title"]), report_dir(params.experiment)
-    inputs = gather_inputs(params)
-    reference = find_reference(params)
-    results = compile_results(inputs.predictions, params.threshold, reference)
-    best = "/".join(map(str, results.best_run))
-    seconds_path = report / "seconds.csv"  # no output of the stage, so that it is there before and after
-    seconds = provenance.update_seconds(
-        pd.read_csv(seconds_path) if seconds_path.is_file() else None,
-        read_seconds(inputs.runs),
-        hash_predictions(inputs.runs),
-    )
-    tables = {
-        "runs": results.runs,
-        "leaderboard": results.leaderboard,
-        "classes": results.by_class,
-        "history": inputs.history,
-        "comparisons": results.comparisons,
-        "predictions": comparison.join_predictions(
-            {run.name: inputs.predictions[run.key] for run in inputs.runs}
-        ),
-        "probes": comparison.average_probes(inputs.probes),
-        "external": score_external(inputs.external, results.outcomes),
-        "environments": provenance.tabulate_environments(inputs.records),
-        "seconds": seconds,
-    }
+    """Score, rank and compare all runs, and write tables, plots and the page."""
+    report, inputs = report_dir(params.experiment), gather_inputs(params)
+    results = compile_results(inputs.predictions, params.threshold, params.prevalence, find_reference(params))
+    tables = tabulate(params, inputs, results)
     for name, table in tables.items():
         with write_file(report / f"{name}.csv") as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
@@ -53,42 +39,65 @@ def run(params: Params) -> None:
         with write_folder(report / name) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.npy"))
     with write_folder(report / "plots") as folder:
-        write_plots(results.leaderboard, results.curves, results.decisions, folder)
-    with write_folder(report / pictures.FOLDER_NAME) as folder:
-        drawn = {
-            "How the combinations compare": pictures.draw_bars(results.leaderboard, title, folder),
-            "Confusion matrices": pictures.draw_matrices(results.matrices, title, folder),
-            "ROC curves": pictures.draw_curves(results.curves, title, folder),
-            "Are the probabilities right?": pictures.draw_details(results.details, best, title, folder),
-            "The same images under every combo": pictures.draw_contact_sheet(
-                inputs.images, inputs.manifest, title, folder
-            ),
-            "What the data look like": pictures.draw_data(inputs.manifest, inputs.samples, title, folder),
-        }
-        galleries: list[tuple[str, str]] = []
-    page = report / "index.html"
-    write_report(
-        Report(
-            experiment=params.experiment,
-            data_title=title,
-            is_synthetic=bool(data["synthetic"]),
-            classes=CLASSES[params.task],
-            manifest=inputs.manifest,
-            tables=tables,
-            reference=reference,
-            best_run=best,
-            recipe=inputs.records[best]["recipe"],
-            details=results.details,
-            findings=pd.read_csv(report / "audit" / "findings.csv"),
-            set_aside=pd.read_csv(report / "data" / "quarantine.csv"),
-            missing_runs=inputs.missing,
-            galleries=galleries,
-            figures=drawn,
-            params=OmegaConf.to_yaml(OmegaConf.load(PARAMS_PATH)),
-            input_hashes=provenance.list_inputs(inputs.records),
-        ),
-        page,
-    )
-    print(f"{len(inputs.runs)} of {len(params.runs)} runs compared: {page}")
+        write_plots(tables["effects"], results.curves, results.matrices, results.best_run[1], folder)
+    write_report(describe(params, inputs, results, tables), report)
+    print(f"{len(inputs.runs)} of {len(params.runs)} runs compared: {report / 'index.html'}")
     if inputs.missing:
         print(f"no result: {', '.join(inputs.missing)}")
+
+
+def tabulate(params: Params, inputs: Inputs, results: Results) -> dict[str, pd.DataFrame]:
+    """Return the report's CSV files by name."""
+    seconds_path = report_dir(params.experiment) / "seconds.csv"  # no output, so that the stage finds it
+    return {
+        "runs": results.runs,
+        "leaderboard": results.leaderboard,
+        "classes": results.by_class,
+        "history": inputs.history,
+        "effects": pd.DataFrame(columns=list(EFFECT_COLUMNS)),
+        "comparisons": results.comparisons,
+        "predictions": comparison.join_predictions(
+            {run.name: inputs.predictions[run.key] for run in inputs.runs}
+        ),
+        "probes": inputs.probes,
+        "stress": inputs.stress,
+        "external": score_external(inputs.external, results.outcomes),
+        "environments": provenance.tabulate_environments(inputs.records),
+        "seconds": provenance.update_seconds(
+            pd.read_csv(seconds_path) if seconds_path.is_file() else None,
+            read_seconds(inputs.runs),
+            hash_predictions(inputs.runs),
+        ),
+    }
+
+
+def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str, pd.DataFrame]) -> Report:
+    """Gather what the page shows."""
+    data, report = load_group("data", params.source, params.data_overrides), report_dir(params.experiment)
+    group, best, runs = results.best_run[:2], "/".join(map(str, results.best_run)), list(results.outcomes)
+    test = results.outcomes[results.best_run].test
+    decided = [results.outcomes[key].decide(results.outcomes[key].test) for key in group_seeds(runs)[group]]
+    steps = {combo: wording.describe_steps(steps) for combo, steps in params.combos.items()}
+    return Report(
+        params=params,
+        params_text=OmegaConf.to_yaml(OmegaConf.load(PARAMS_PATH)),
+        data_title=str(data["title"]),
+        is_synthetic=bool(data["synthetic"]),
+        margin=None,
+        manifest=inputs.manifest,
+        tables=tables,
+        best_run=best,
+        recipe=inputs.records[best]["recipe"],
+        details=results.details,
+        scores=pd.DataFrame({"y_true": test.y_true, "y_score": test.probabilities[:, 1]}),
+        curve=results.curves[group],
+        band=band_roc(decided),
+        matrix=results.matrices[group],
+        findings=pd.read_csv(report / "audit" / "findings.csv"),
+        set_aside=pd.read_csv(report / "data" / "quarantine.csv"),
+        missing_runs=inputs.missing,
+        galleries=read_galleries(params, choose_galleries(results.leaderboard, runs)),
+        combo_photos=photos.show_combos(inputs.images, inputs.manifest, steps),
+        samples=photos.show_samples(inputs.samples, inputs.manifest),
+        input_hashes=provenance.list_inputs(inputs.records),
+    )

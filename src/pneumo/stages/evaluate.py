@@ -16,7 +16,7 @@ def run(params: Params, run: Run) -> None:
     scores = score_run(val, test, rule)
     with write_folder(run_report_dir(run)) as folder:
         write_json(folder / "metrics.json", scores)
-        for name, rows in tabulate_run(val, test, rule, params.threshold).items():
+        for name, rows in tabulate_run(val, test, rule, params.threshold, params.prevalence).items():
             rows.to_csv(folder / f"{name}.csv", index=False)
     shown = (
         f"{label} {'undefined' if scores['test'][metric] is None else format(scores['test'][metric], '.3f')}"

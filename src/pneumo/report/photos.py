@@ -1,0 +1,195 @@
+"""Photographs of the page: arrays in, WebP in a data address out. The same array gives the same bytes."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib import colormaps
+from PIL import Image
+
+from pneumo.base.labels import Subtype
+
+SIZE_PX = 144  # of a photograph on the page, at most
+N_CONTACT_IMAGES = 2  # of each subtype
+_QUALITY = 62
+_HEAT = colormaps["inferno"]
+_HEAT_SHARE = 0.65  # of an overlay's strongest place
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One picture.
+
+    Attributes:
+        address: a data address.
+        alt: what it shows, for readers who do not see it.
+    """
+
+    address: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class PhotoRow:
+    """Pictures side by side under one heading.
+
+    Attributes:
+        heading: what they have in common.
+        text: a sentence more; may be empty.
+        photos: the pictures.
+    """
+
+    heading: str
+    text: str
+    photos: list[Photo]
+
+
+@dataclass(frozen=True)
+class GalleryImage:
+    """One image of a gallery.
+
+    Attributes:
+        group: why it is shown, e.g. `certain and wrong`.
+        caption: class and decision.
+        plain: the image.
+        maps: name -> the image under a map of what spoke for the decision.
+    """
+
+    group: str
+    caption: str
+    plain: Photo
+    maps: dict[str, Photo]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images of the test set on which a run decides in an instructive way.
+
+    Attributes:
+        run: its name.
+        images: in the order in which they are shown.
+    """
+
+    run: str
+    images: list[GalleryImage]
+
+    @property
+    def groups(self) -> dict[str, list[GalleryImage]]:
+        """The images by group, in their order."""
+        groups: dict[str, list[GalleryImage]] = {}
+        for image in self.images:
+            groups.setdefault(image.group, []).append(image)
+        return groups
+
+
+def encode_photo(pixels: npt.NDArray[np.uint8], size_px: int = SIZE_PX) -> str:
+    """Encode an image as WebP in a data address, shrunk to at most size_px on its longer side.
+
+    Args:
+        pixels: uint8 array of shape (height, width) or (height, width, 3).
+        size_px: the greatest side.
+    """
+    image = Image.fromarray(pixels)
+    scale = size_px / max(image.size)
+    if scale < 1:
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    image.save(content, "WEBP", quality=_QUALITY, method=6)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def overlay_map(pixels: npt.NDArray[np.uint8], attention: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Lay a map over an image, brighter where it is stronger.
+
+    Args:
+        pixels: uint8 array of shape (height, width).
+        attention: uint8 array of the same shape, 255 where it is strongest.
+
+    Returns:
+        uint8 array of shape (height, width, 3).
+    """
+    share = attention / 255
+    alpha = _HEAT_SHARE * np.sqrt(share)[..., None]
+    heat = 255 * _HEAT(share)[..., :3]
+    return np.rint((1 - alpha) * pixels[..., None] + alpha * heat).astype(np.uint8)
+
+
+def show_gallery(
+    run: str, pixels: npt.NDArray[np.uint8], maps: Mapping[str, npt.NDArray[np.uint8]], table: pd.DataFrame
+) -> Gallery:
+    """Turn what `explain` kept of a run into pictures.
+
+    Args:
+        run: its name.
+        pixels: uint8 array of shape (n, size_px, size_px).
+        maps: name -> uint8 array of the same shape.
+        table: n rows with `group`, `actual`, `predicted` and `probability`.
+    """
+    images = []
+    for i, row in enumerate(table.itertuples()):
+        caption = f"{row.actual}, called {row.predicted} ({row.probability:.2f})"
+        images.append(
+            GalleryImage(
+                str(row.group),
+                caption,
+                Photo(encode_photo(pixels[i]), f"Chest image, {caption}"),
+                {
+                    name: Photo(
+                        encode_photo(overlay_map(pixels[i], values[i])),
+                        f"The same image under its {name} map",
+                    )
+                    for name, values in maps.items()
+                },
+            )
+        )
+    return Gallery(run, images)
+
+
+def show_samples(samples: npt.NDArray[np.uint8], manifest: pd.DataFrame) -> list[PhotoRow]:
+    """Show training images of each subtype as they come.
+
+    Args:
+        samples: uint8 array of shape (n_subtypes, n, size_px, size_px).
+        manifest: with `split` and `subtype`.
+    """
+    train = set(manifest.loc[manifest["split"] == "train", "subtype"])
+    names = [str(subtype) for subtype in Subtype if subtype in train]
+    return [
+        PhotoRow(
+            name,
+            "",
+            [Photo(encode_photo(pixels), f"Training image, {name}") for pixels in row if pixels.any()],
+        )
+        for name, row in zip(names, samples, strict=True)
+    ]
+
+
+def show_combos(
+    images: Mapping[str, npt.NDArray[np.uint8]], manifest: pd.DataFrame, steps: Mapping[str, str]
+) -> list[PhotoRow]:
+    """Show the same training images under every combo.
+
+    Args:
+        images: combo -> uint8 array of shape (n, size_px, size_px, 1), row i for row i of the manifest.
+        manifest: with `split`, `subtype` and `sha256`.
+        steps: combo -> its steps in words.
+    """
+    # Hashes are as good as random and the same on every machine.
+    train = manifest[manifest["split"] == "train"].sort_values("sha256")
+    chosen = pd.concat([train[train["subtype"] == subtype].head(N_CONTACT_IMAGES) for subtype in Subtype])
+    return [
+        PhotoRow(
+            combo,
+            steps[combo],
+            [
+                Photo(encode_photo(of_combo[row][..., 0]), f"Training image, {subtype}, under {combo}")
+                for row, subtype in zip(chosen.index, chosen["subtype"], strict=True)
+            ],
+        )
+        for combo, of_combo in images.items()
+    ]
