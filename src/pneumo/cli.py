@@ -45,7 +45,12 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
             ("--workers", {"type": int, "help": "cores to use (default: all)"}),
             (
                 "--gpus-per-run",
-                {"type": float, "default": 1.0, "help": "where there are GPUs; 0.5 shares one (default: 1)"},
+                {
+                    "dest": "gpus_per_run",
+                    "type": float,
+                    "default": 1.0,
+                    "help": "where there are GPUs; 0.5 shares one (default: 1)",
+                },
             ),
         ],
     ),
