@@ -3,23 +3,29 @@
 The same steps as `dvc repro`'s, a stage at a time: has it changed; is it in the run cache; else it must run.
 What differs: dependencies are recorded as they were when a stage began, and dvc.lock is written seldom and
 whole. Until it is written, the run cache knows what was done, so that a killed sweep runs nothing twice.
+
+Methods of DVC's stages that lock each file they touch are not used here: all outputs are locked from the
+beginning to the end.
 """
 
 import contextlib
 import logging
+import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from dvc.dependency import ParamsDependency
 from dvc.dvcfile import Lockfile
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from dvc.rwlock import RWLockFileCorruptedError, RWLockFileFormatError, rwlock
 from dvc.stage.cache import RunCacheNotFoundError
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pneumo.base.errors import PneumoError
 from pneumo.execution.graph import Task
@@ -39,6 +45,7 @@ class Pipeline:
     def __init__(self, outputs: tuple[str, ...]) -> None:
         logging.getLogger("dvc").setLevel(logging.ERROR)
         self._repo = Repo()
+        self._hashes = _Hashes()
         self._remove_broken_rwlock()
         with self._asking():
             graph = self._repo.index.graph
@@ -48,6 +55,9 @@ class Pipeline:
             for name, stage in self._stages.items()
         }
         self._outputs = [str(Path(self._repo.root_dir, name)) for name in outputs]
+        for stage in self._stages.values():
+            for dep in stage.deps:
+                self._hashes.take_over(dep)
         self._made = {out.fs_path for stage in self._stages.values() for out in stage.outs}
         self._sources: dict[str, Any] = {}
         self._booked: set[str] = set()
@@ -95,9 +105,10 @@ class Pipeline:
         stage = self._stages[name]
         with self._asking(), self._locked():
             self._check_sources(stage)
-            if not stage.changed():
+            if not (stage.changed_stage() or _have_changed(stage.deps) or _have_changed(stage.outs)):
                 return True
-            stage.remove_outs()
+            for out in stage.outs:
+                out.remove()
             try:
                 self._repo.stage_cache.restore(stage)
             except RunCacheNotFoundError:
@@ -114,7 +125,7 @@ class Pipeline:
         """
         stage = self._stages[name]
         with self._asking(), self._locked():
-            if stage.changed_deps():
+            if _have_changed(stage.deps):
                 raise PneumoError("what it depends on changed while it ran; run the sweep again")
             self._save(stage)
 
@@ -144,7 +155,8 @@ class Pipeline:
         # As in dvc.stage.Stage.run, whose run cache holds no stage with outputs that are not cached.
         if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
             self._repo.stage_cache.save(stage)
-        stage.commit()
+        for out in stage.outs:
+            out.commit()
         self._booked.add(stage.addressing)
         self._is_written = False
         if time.monotonic() > self._next_write:
@@ -153,7 +165,7 @@ class Pipeline:
     def _check_sources(self, stage: Any) -> None:
         """Raise a PneumoError if a dependency that no stage writes is not as it was when first looked at."""
         for dep in stage.deps:
-            if dep.fs_path in self._made or getattr(dep, "params", None) is not None or not dep.exists:
+            if dep.fs_path in self._made or isinstance(dep, ParamsDependency) or not dep.exists:
                 continue
             found = dep.get_hash()
             if self._sources.setdefault(dep.fs_path, found) != found:
@@ -165,6 +177,10 @@ class Pipeline:
             yield
         except DvcException as error:
             raise PneumoError(f"DVC: {error}") from error
+        finally:
+            # DVC keeps a copy of every folder's listing that it has made, and searches all of them each time.
+            MemoryFileSystem.store.clear()
+            MemoryFileSystem.pseudo_dirs[:] = [""]
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -191,3 +207,58 @@ class Pipeline:
             path.unlink(missing_ok=True)
         except DvcException as error:
             raise PneumoError(f"{error}") from error
+
+
+class _Hashes:
+    """Hashes of dependencies, computed again when a file's time, size or place on the disk has changed.
+
+    DVC does the same for single files; here it is done for folders, which it would list ten times a stage.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[object, Any, Any]] = {}
+
+    def take_over(self, dep: Any) -> None:
+        """Let a dependency take its hash from here."""
+        if isinstance(dep, ParamsDependency):
+            return
+
+        def save() -> None:
+            if not dep.exists:
+                raise dep.DoesNotExistError(dep)
+            _, dep.meta, dep.hash_info = self._find(dep)
+
+        dep.get_hash = lambda: self._find(dep)[2]
+        dep.save = save
+
+    def _find(self, dep: Any) -> tuple[object, Any, Any]:
+        signature = sign_path(Path(dep.fs_path))
+        known = self._known.get(dep.fs_path)
+        if known is None or known[0] != signature:
+            known = (signature, dep.get_meta(), type(dep).get_hash(dep))
+            self._known[dep.fs_path] = known
+        return known
+
+
+def sign_path(path: Path) -> list[tuple[str, int, int, int]]:
+    """Return name, time of change, size and number of a file, or of each file in a folder."""
+    if not path.is_dir():
+        return [_sign_file(str(path), path.stat())]
+    signature = []
+    todo = [str(path)]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    todo.append(entry.path)
+                else:
+                    signature.append(_sign_file(entry.path, entry.stat()))
+    return sorted(signature)
+
+
+def _sign_file(name: str, status: os.stat_result) -> tuple[str, int, int, int]:
+    return name, status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _have_changed(files: Iterable[Any]) -> bool:
+    return any(file.status() for file in files)
