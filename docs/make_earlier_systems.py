@@ -70,7 +70,10 @@ told from the value at the same place. Then what comes of the same network, and 
 | combo | grey values | black | bits | kept | ROC AUC, test | against base |
 |---|---|---|---|---|---|---|
 """
-CONTACT_SHEET = "![The same images under every combo](../reports/system_000/figures/contact_sheet.png)"
+CONTACT_SHEET = (
+    "The same images under every combo: [Data and audit](../reports/system_000/index.html#data) of the "
+    "report."
+)
 RATE = """
 ## The learning-rate range test of system 002
 

@@ -18,8 +18,8 @@ import pandas as pd
 
 from pneumo.base.artifacts import write_json
 from pneumo.base.config import load_params
-from pneumo.stages.compare import find_reference
-from pneumo.stages.train import load_data
+from pneumo.report.inputs import find_reference
+from pneumo.training.dataset import load_dataset
 
 Image = npt.NDArray[np.uint8]
 
@@ -31,12 +31,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     params = load_params()
-    reference = load_data(params, find_reference(params)).training
+    reference = load_dataset(params, find_reference(params)).training
     n_images = min(options.n_images, len(reference.train_rows))
     rows = np.sort(np.random.default_rng(0).choice(reference.train_rows, n_images, replace=False))
     table = {}
     for combo in params.combos:
-        images = load_data(params, combo).training.images
+        images = load_dataset(params, combo).training.images
         measured = [measure(images[row, ..., 0], reference.images[row, ..., 0]) for row in rows]
         table[combo] = pd.DataFrame(measured).mean().to_dict()
     print(pd.DataFrame(table).T.round(3).to_string())

@@ -25,7 +25,7 @@ from pneumo.base.config import Threshold, ThresholdMethod, build, load_group, lo
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.data.split import group_images
 from pneumo.evaluation.thresholds import choose_threshold
-from pneumo.stages.train import Data, load_data
+from pneumo.training.dataset import Dataset, load_dataset
 from pneumo.training.fit import TrainingData, fit_classifier, predict_probabilities
 from pneumo.training.recipe import Recipe
 
@@ -55,7 +55,7 @@ def main() -> None:
     params = load_params()
     config = load_group("model", options.model, params.models.get(options.model))
     recipe = build(Recipe, config, options.model)
-    data = load_data(params, options.combo)
+    data = load_dataset(params, options.combo)
     groups = group_images(data.manifest["patient"], data.manifest["sha256"])
 
     scores: dict[str, list[dict[str, float]]] = {}
@@ -98,7 +98,7 @@ def split_between_patients(rows: IntArray, groups: IntArray, ends: IntArray) -> 
     return np.split(rows, borders[np.searchsorted(borders, ends)])
 
 
-def train_head(recipe: Recipe, data: Data, sets: Sets, seed: int) -> dict[str, float]:
+def train_head(recipe: Recipe, data: Dataset, sets: Sets, seed: int) -> dict[str, float]:
     """Train a head and score it on the test set."""
     judged = sets.test if sets.chosen_on_test else sets.val
     y_true, images = data.y_true, data.training.images

@@ -79,10 +79,10 @@ def test_audit_check(load_example):
     images = np.random.default_rng(0).integers(0, 256, (n, 16, 16), dtype=np.uint8)
     labels = np.where(np.arange(n) % 3 > 0, "pneumonia", "normal")
     manifest = pd.DataFrame({"label": labels, "patient": [f"p{i}" for i in range(n)]})
-    assert not check(manifest, images).is_problem
+    assert check(manifest, images).verdict != "problem"
     blurred = [cv2.blur(image, (3, 3)) if i % 3 else image for i, image in enumerate(images)]
     finding = check(manifest, np.array(blurred))
-    assert finding.is_problem
+    assert finding.verdict == "problem"
     assert finding.value > 0.99
 
 

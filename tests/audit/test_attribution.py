@@ -123,11 +123,9 @@ def test_occlusion_is_the_fall_of_the_score_patch_by_patch(n_classes):
     found = attribution.map_occlusion(scorer, images, classes)
     for image, k, each in zip(images, classes, found, strict=True):
         as_is = attribution.score_images(scorer, image[None])[0, k]
-        falls = np.zeros((8, 8))
-        for row, column in np.ndindex(8, 8):
-            covered, _ = cover_naively(image[..., 0], row, column)
-            falls[row, column] = as_is - attribution.score_images(scorer, covered[None, ..., None])[0, k]
-        expected = attribution._enlarge(np.maximum(falls, 0)[None], SIZE_PX)[0]
+        covered = np.array([cover_naively(image[..., 0], *place)[0] for place in np.ndindex(8, 8)])
+        falls = as_is - attribution.score_images(scorer, covered[..., None])[:, k].reshape(1, 8, 8)
+        expected = attribution._enlarge(np.maximum(falls, 0), SIZE_PX)[0]
         assert expected.any()
         np.testing.assert_allclose(each, expected, atol=1e-5)
 
@@ -230,6 +228,69 @@ def test_a_saved_network_gives_the_same_scores(name, tmp_path):
     scores = attribution.score_images(attribution.load_scorer(tmp_path / "model.keras"), make_images())
     expected = attribution.score_images(attribution.open_classifier(model), make_images())
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def average_flips(network):
+    """Build the classifier that averages a network's probabilities over an image and its mirror image."""
+    network.name = "unflipped"
+    images = keras.Input(network.input.shape[1:], dtype="uint8")
+    both = [network(images), network(keras.ops.flip(images, axis=2))]
+    return keras.Model(images, keras.layers.Average()(both))
+
+
+@pytest.mark.parametrize(("name", "n_classes"), [("cnn", 2), ("cnn", 3), ("mobilenet075", 2)])
+def test_probabilities_over_flips_are_those_of_the_classifier(name, n_classes, tmp_path):
+    model = average_flips(build(name, n_classes, **NETWORKS[name]))
+    images = make_images()
+    probabilities = model.predict(images, verbose=0)
+    model.save(tmp_path / "model.keras")
+    scorer = attribution.load_scorer(tmp_path / "model.keras")
+    found = attribution.predict_probabilities(scorer, images)
+    np.testing.assert_allclose(found[:, 1:] if n_classes == 2 else found, probabilities, atol=1e-5)
+    np.testing.assert_allclose(
+        attribution.predict_probabilities(scorer, images[:, :, ::-1]), found, atol=1e-6
+    )
+    unflipped = attribution.find_probabilities(attribution._predict_scores(scorer, images))
+    if name == "cnn":  # random weights make a deep network's answers all alike
+        assert np.abs(unflipped - found).max() > 1e-4
+
+
+def test_scores_over_flips_are_exact_where_probabilities_are_saturated():
+    scores = np.array([[-800.0, 800.0], [0.0, 0.0]])
+    others = np.array([[-790.0, 790.0], [-2.0, 2.0]])
+    found = attribution._average_scores(scores, others)
+    assert found[0, 1] == pytest.approx(
+        790 + np.log(2), abs=1e-4
+    )  # 1 - p is the mean of exp(-800), exp(-790)
+    mean = (0.5 + 1 / (1 + np.exp(-2))) / 2
+    assert found[1].tolist() == pytest.approx([-np.log(mean / (1 - mean)), np.log(mean / (1 - mean))])
+
+
+@pytest.mark.parametrize("method", ["Grad-CAM", "occlusion"])
+def test_maps_over_flips_are_those_of_both_sides(method):
+    images, places = make_spots()
+    plain = attribution.draw_maps(
+        attribution.open_classifier(build_spot_finder()), images, np.ones(3, np.int64)
+    )[method]
+    scorer = attribution.open_classifier(average_flips(build_spot_finder()))
+    maps = attribution.draw_maps(scorer, images, np.ones(3, np.int64))[method]
+    np.testing.assert_allclose(
+        maps, plain, rtol=0.02, atol=1e-3
+    )  # this network does not know left from right
+    for peak, place in zip(find_peaks(maps), places, strict=True):
+        assert ((np.subtract(peak, place) >= 0) & (np.subtract(peak, place) < 8)).all()
+
+
+@pytest.mark.parametrize("name", ["dense", "cnn"])
+def test_a_map_does_not_depend_on_the_other_images(name):
+    scorer = attribution.open_classifier(build(name, **NETWORKS[name]))
+    images, classes = make_images(), np.ones(3, np.int64)
+    images[0] //= 20
+    together = attribution.draw_maps(scorer, images, classes)
+    for method, maps in together.items():
+        alone = attribution.draw_maps(scorer, images[:1], classes[:1])[method]
+        assert alone.any()
+        np.testing.assert_allclose(maps[:1], alone, atol=1e-3 * alone.max())
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no network"])

@@ -8,6 +8,8 @@ from pneumo.base.errors import PneumoError
 from pneumo.cli import main
 from pneumo.commands import report
 
+# A shell's way to write where the browser is told to.
+WRITE = 'for a in "$@"; do case $a in --print-to-pdf=*) echo half > "${a#--print-to-pdf=}";; esac; done'
 BROWSER = next((found for name in report.BROWSERS if (found := shutil.which(name))), None)
 
 
@@ -52,7 +54,7 @@ def test_no_browser_is_an_error_that_says_what_to_do(page, monkeypatch):  # noqa
 def test_a_browser_that_fails_leaves_the_old_pdf(page, tmp_path, monkeypatch):
     old = page.with_name("report.pdf")
     old.write_bytes(b"old")
-    install(tmp_path, monkeypatch, "echo first >&2; echo no display >&2; exit 1")
+    install(tmp_path, monkeypatch, f"{WRITE}; echo first >&2; echo no display >&2; exit 1")
     with pytest.raises(PneumoError, match=r"to print .*index\.html\. Received: no display"):
         report.run(load_params(), pdf=True)
     assert old.read_bytes() == b"old"

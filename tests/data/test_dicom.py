@@ -151,12 +151,15 @@ def test_the_full_range_of_the_stored_bits_is_used(n_bits):
     np.testing.assert_array_equal(decoded.pixels, scale(values, 0, 2**n_bits - 1))
 
 
-def test_bits_above_those_stored_are_ignored():
+@pytest.mark.parametrize(
+    "syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless, uid.JPEG2000Lossless]
+)
+def test_bits_above_those_stored_are_ignored(syntax):
     for pixels, low in ((GREY_12, 0), (SIGNED_12, -2048)):
         overlaid = pixels ^ (np.arange(pixels.size).reshape(pixels.shape) % 16 << 12).astype(pixels.dtype)
         assert (overlaid != pixels).any()
         expected = scale(pixels, low, low + 4095)
-        np.testing.assert_array_equal(decode_image(dicom(overlaid, 12)).pixels, expected)
+        np.testing.assert_array_equal(decode_image(compress(overlaid, syntax, 12)).pixels, expected)
 
 
 def test_monochrome1_is_inverted():

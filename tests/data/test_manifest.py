@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 import pandas as pd
 import pytest
 
-from hostile import PROCESSED, QUARANTINED, good_files, jpeg, write_hostile_folder
+from hostile import PROCESSED, QUARANTINED, draw_image, good_files, jpeg, write_hostile_folder
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Subtype
 from pneumo.base.tables import read_manifest
@@ -117,7 +117,7 @@ def test_rows_say_what_the_file_and_its_name_say(hostile):
     root, _, images, _ = hostile
     rows = images.set_index("id")
     assert images["id"].is_monotonic_increasing
-    assert set(images.columns) == {*COLUMNS, "parsed", "oddity"} - {"split"}
+    assert set(images.columns) == {*COLUMNS, "parsed", "oddity", "patient_id", "view"} - {"split"}
 
     path = root / "test/PNEUMONIA/person204_virus_2042.jpeg"
     row = rows.loc["test/PNEUMONIA/person204_virus_2042.jpeg"]
@@ -133,6 +133,8 @@ def test_rows_say_what_the_file_and_its_name_say(hostile):
         "mode": "L",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "parsed": True,
+        "patient_id": "",
+        "view": "",
     }
     assert rows.loc["train/NORMAL/rgb.jpeg", "mode"] == "RGB"
     assert rows.loc["train/NORMAL/rotated.jpeg", ["width", "height"]].tolist() == [80, 96]
@@ -207,6 +209,32 @@ def test_names_of_files_that_are_no_images_do_not_matter(tmp_path):
     assert sorted(quarantine["path"]) == sorted(strays)
 
 
+def test_patients_are_read_from_dicom_files(tmp_path):
+    pytest.importorskip("pydicom")
+    from dicom_files import dicom
+
+    pixels = draw_image(1)
+    files = {
+        "train/NORMAL/1.dcm": dicom(pixels, PatientID="0007", ViewPosition="PA"),
+        "train/NORMAL/2.dcm": dicom(pixels // 2, PatientID="0007", ViewPosition="AP"),
+        "train/PNEUMONIA/person1_virus_1.dcm": dicom(pixels // 3, PatientID="8"),
+    }
+    write_files(tmp_path, files)
+    images, quarantine = scan_folder(tmp_path, Patients.from_dicom)
+    assert quarantine.empty
+    assert images["patient"].tolist() == ["0007", "0007", "8"]
+    assert images["view"].tolist() == ["PA", "AP", "PA"]
+    assert images["mode"].tolist() == ["MONOCHROME2 8-bit"] * 3
+    assert count_unknown_patients(images) == 0
+    with pytest.raises(PneumoError, match=r"2 of 3 names of another form.*from_dicom"):
+        scan_folder(tmp_path)
+    assert count_unknown_patients(scan_folder(tmp_path, Patients.per_image)[0]) == 3
+
+    write_files(tmp_path, {"test/NORMAL/3.dcm": dicom(pixels, PatientID=" "), "test/NORMAL/4.jpeg": jpeg(4)})
+    with pytest.raises(PneumoError, match=r"2 of 5 images without one, such as 'test/NORMAL/3\.dcm', 'test"):
+        scan_folder(tmp_path, Patients.from_dicom)
+
+
 def test_an_external_set_may_have_names_of_any_form(tmp_path):
     files = {
         "a/normal/scan_1.jpeg": jpeg(1),
@@ -264,7 +292,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     assert len(images) == len(good_files()) - 1
 
 
-@pytest.mark.parametrize("patients", Patients)
+@pytest.mark.parametrize("patients", [Patients.from_name, Patients.per_image])
 def test_names_alone_give_the_same_rows_as_files(tmp_path, patients):
     write_files(tmp_path, good_files() | {"train/NORMAL/person1_virus_1.jpeg": jpeg(1), "README.md": b""})
     images, _ = scan_folder(tmp_path, patients)

@@ -258,6 +258,23 @@ def test_names_that_are_not_utf8_are_rejected(tmp_path, target):
     assert read_rejected(target) == {"train/NORMAL/\\udcff.jpeg": "name is not UTF-8"}
 
 
+@pytest.mark.parametrize("method", ["is_file", "read_bytes"])
+def test_files_that_cannot_be_read_are_rejected(tmp_path, target, monkeypatch, method):
+    source = write_folder(tmp_path / "source", SMALL)
+    name = "train/NORMAL/IM-0001-0001.jpeg"
+    original = getattr(Path, method)
+
+    def refuse(path):
+        if path == source / name:
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(Path, method, refuse)
+    local.fetch(local.Settings(str(source)), target)
+    assert read_rejected(target) == {name: "cannot be read: Permission denied"}
+    assert (target / "train/PNEUMONIA/person1_virus_2.jpeg").is_file()
+
+
 def test_large_files_are_rejected(tmp_path, target, monkeypatch):
     monkeypatch.setattr(local, "_MAX_FILE_BYTES", 2**20)
     large = {"train/NORMAL/large.jpeg": bytes(2**20 + 1), "train/NORMAL/fits.jpeg": bytes(2**20)}

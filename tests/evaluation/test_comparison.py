@@ -1,5 +1,5 @@
-import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from pneumo.evaluation.comparison import (
     METRICS,
     SUMMARY_METRICS,
     Decided,
+    Verdict,
     add_mean_intervals,
     add_run_intervals,
     average_roc,
@@ -21,7 +22,6 @@ from pneumo.evaluation.comparison import (
     judge_combos,
     rank_runs,
     score_set,
-    summarize,
     tabulate_classes,
     tabulate_runs,
 )
@@ -104,29 +104,6 @@ def test_without_a_validation_score_comes_last():
     assert table["combo"].tolist() == ["b", "a"]
 
 
-def test_summary_is_rounded_and_sorted():
-    summary = summarize(
-        rank(
-            {
-                ("raw", "cnn", 0): result(0.9, roc_auc=0.123456, sensitivity=None),
-                ("clahe", "dense", 0): result(0.7),
-                ("clahe", "cnn", 0): result(0.8),
-            }
-        )
-    )
-    assert [(combo, list(models)) for combo, models in summary.items()] == [
-        ("clahe", ["cnn", "dense"]),
-        ("raw", ["cnn"]),
-    ]
-    assert tuple(summary["raw"]["cnn"]) == SUMMARY_METRICS
-    assert summary["raw"]["cnn"]["roc_auc"] == 0.1235
-    assert summary["raw"]["cnn"]["sensitivity"] is None
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-
-
-# Intervals and comparisons
-
-
 def make_runs(qualities, n=120, noise=1.0):
     """Return predictions of runs whose scores separate the classes the better the greater their quality."""
     y_true = np.arange(n) % 3 % 2
@@ -171,7 +148,8 @@ def test_every_pair_of_combos_under_a_model_has_a_row_a_metric():
     pairs = table[["combo_a", "combo_b"]].drop_duplicates().to_numpy().tolist()
     assert pairs == [["raw", "clahe"], ["raw", "crop"], ["clahe", "crop"]]
     assert table["p_delong"].notna().equals(table["metric"] == "roc_auc")
-    assert table["p_mcnemar"].notna().equals(table["metric"] == "accuracy")
+    assert table["p_sign_flip"].notna().equals(table["metric"] == "accuracy")
+    assert (table["interval_over"] == "patients and seeds").all()
     assert (table["p_holm"] >= table["p"]).all()
     assert ((table["low"] <= table["difference"]) & (table["difference"] <= table["high"])).all()
 
@@ -208,31 +186,134 @@ def test_verdicts_on_what_is_better_worse_and_the_same():
     leaderboard = pd.DataFrame({"combo": ["raw", "good", "bad", "copy", "new"], "model": "cnn"})
     judged = judge_combos(leaderboard, table, "raw")
     assert judged["verdict"].tolist() == [
-        "reference",
-        "better",
-        "worse",
-        "not_shown",
-        "not_compared",
+        Verdict.reference,
+        Verdict.better,
+        Verdict.worse,
+        Verdict.not_shown,
+        Verdict.not_compared,
     ]
     assert judged["smallest_detectable"].notna().tolist() == [False, True, True, True, False]
     flipped = judge_combos(leaderboard, table, "good")["verdict"].tolist()
-    assert flipped[:3] == ["worse", "reference", "worse"]
+    assert flipped[:3] == [Verdict.worse, Verdict.reference, Verdict.worse]
+    assert judge_combos(leaderboard, compare_combos({}, {}), "raw")["verdict"].tolist() == [
+        Verdict.reference,
+        *[Verdict.not_compared] * 4,
+    ]
 
 
-def test_one_seed_gives_no_verdict():
-    runs = make_runs({("raw", "cnn", 0): 0.5, ("raw", "cnn", 1): 0.5, ("good", "cnn", 0): 3}, noise=0.1)
-    comparisons = compare_combos(runs, draw_scores(runs))
+def test_verdicts_are_written_as_codes(tmp_path):
     leaderboard = pd.DataFrame({"combo": ["raw", "good"], "model": "cnn"})
-    assert judge_combos(leaderboard, comparisons, "raw")["verdict"][1] == "unknown_spread"
+    judge_combos(leaderboard, compare(QUALITIES), "raw").to_csv(tmp_path / "leaderboard.csv", index=False)
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["verdict"].tolist() == ["reference", "better"]
+
+
+ONE_SEED = {("raw", "cnn", 0): 0.5, ("good", "cnn", 0): 3, ("copy", "cnn", 0): 0.5}
+
+
+@pytest.mark.parametrize(
+    "qualities",
+    [
+        ONE_SEED,
+        ONE_SEED | {("good", "cnn", 1): 3},  # one degree of freedom
+        ONE_SEED | {(combo, "dense", seed): 1 for combo in ("raw", "good") for seed in range(3)},
+    ],
+    ids=["one seed", "two seeds of one combo", "another model has several seeds"],
+)
+def test_where_the_spread_over_seeds_is_unknown_nothing_is_tested(qualities):
+    table = compare(qualities, noise=0.1)
+    cnn = table[table["model"] == "cnn"]
+    assert len(cnn) == 3 * len(SUMMARY_METRICS)
+    assert cnn[["p", "p_holm", "smallest_detectable"]].isna().all(axis=None)
+    assert (cnn["interval_over"] == "patients").all()
+    assert ((cnn["low"] <= cnn["difference"]) & (cnn["difference"] <= cnn["high"])).all()
+    assert (cnn["high"] - cnn["low"]).max() < 0.5
+    leaderboard = pd.DataFrame({"combo": ["raw", "good", "copy"], "model": "cnn"})
+    assert judge_combos(leaderboard, table, "raw")["verdict"].tolist() == [
+        Verdict.reference,
+        Verdict.unknown_spread,
+        Verdict.unknown_spread,
+    ]
+    others = table[table["model"] == "dense"]
+    assert others["p"].notna().all()
+    assert (others["interval_over"] == "patients and seeds").all()
+
+
+def test_unknown_p_do_not_count_in_the_correction():
+    known = {(combo, "dense", seed): 1 for combo in ("raw", "good", "copy") for seed in range(3)}
+    both = compare(known | ONE_SEED)
+    alone = compare(known)
+    pd.testing.assert_series_equal(
+        both[both["model"] == "dense"]["p_holm"].reset_index(drop=True), alone["p_holm"]
+    )
+
+
+def test_a_combo_of_one_seed_takes_the_spread_of_its_model():
+    qualities = {("raw", "cnn", seed): 0.5 for seed in range(3)} | {("good", "cnn", 0): 3.0}
+    table = compare(qualities, noise=0.3).set_index("metric")
+    assert table.loc["roc_auc", "n_seeds"] == 1
+    assert table.loc["roc_auc", "interval_over"] == "patients and seeds"
+    assert table["p"].notna().all()
+    more = compare(qualities | {("good", "cnn", seed): 3.0 for seed in (1, 2)}, noise=0.3).set_index("metric")
+    assert np.ptp(table.loc["roc_auc", ["low", "high"]]) > np.ptp(more.loc["roc_auc", ["low", "high"]])
+
+
+def test_p_is_below_5_percent_exactly_where_the_interval_excludes_0():
+    n_excluded = 0
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        n_seeds = {("raw", "cnn"): 2, ("crop", "cnn"): 2, ("clahe", "cnn"): 1}
+        n_seeds |= {("raw", "dense"): 3, ("crop", "dense"): 3}
+        qualities = {
+            (*key, seed): generator.normal(1, 0.6) for key, n in n_seeds.items() for seed in range(n)
+        }
+        table = compare(qualities, noise=generator.uniform(0.05, 0.5))
+        excludes = (table["low"] > 0) | (table["high"] < 0)
+        assert ((table["p"] < 0.05) == excludes).all()
+        n_excluded += excludes.sum()
+    assert 10 < n_excluded < 100
 
 
 def test_identical_copies_do_not_differ():
-    runs = make_runs({("raw", "cnn", 0): 1, ("raw", "cnn", 1): 1})
+    runs = make_runs({("raw", "cnn", seed): 1 for seed in range(3)})
     runs |= {("copy", model, seed): run for (_, model, seed), run in runs.items()}
     table = compare_combos(runs, draw_scores(runs, n_draws=100))
     assert (table["difference"] == 0).all()
-    for column in ("p", "p_holm"):
-        assert (table[column] == 1).all()
+    for column in ("p", "p_holm", "p_delong", "p_sign_flip"):
+        assert (table[column].dropna() == 1).all()
+
+
+def test_a_class_of_one_patient_is_no_ground_for_a_verdict():
+    runs = {
+        key: replace(run, patients=np.where(run.y_true == 1, "only", run.patients))
+        for key, run in make_runs(QUALITIES, noise=0.1).items()
+    }
+    table = compare_combos(runs, draw_scores(runs, n_draws=100))
+    assert table[["p", "low", "high"]].isna().all(axis=None)
+    verdicts = judge_combos(pd.DataFrame({"combo": ["raw", "good"], "model": "cnn"}), table, "raw")["verdict"]
+    assert verdicts.tolist() == [Verdict.reference, Verdict.unknown_spread]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_test_set_of_one_class_is_compared_by_what_is_defined(number):
+    runs = {
+        key: Decided(
+            *(
+                part[run.y_true == number]
+                for part in (run.y_true, run.probabilities, run.y_pred, run.patients)
+            )
+        )
+        for key, run in make_runs(QUALITIES).items()
+    }
+    draws = draw_scores(runs, n_draws=100)
+    table = compare_combos(runs, draws)
+    defined = {"accuracy", "sensitivity" if number else "specificity"}
+    assert set(table[table["p"].notna()]["metric"]) == defined
+    assert set(table[table["difference"].notna()]["metric"]) == defined
+    verdicts = judge_combos(pd.DataFrame({"combo": ["raw", "good"], "model": "cnn"}), table, "raw")["verdict"]
+    assert verdicts.tolist() == [Verdict.reference, Verdict.not_compared]
+    means = add_mean_intervals(pd.DataFrame({"combo": ["raw"], "model": "cnn"}), draws)
+    assert np.isnan(means["roc_auc_low"][0])
+    assert means["accuracy_low"][0] < means["accuracy_high"][0]
 
 
 def test_intervals_of_runs_and_means():
@@ -248,6 +329,56 @@ def test_intervals_of_runs_and_means():
         assert (frame["roc_auc"] <= frame["roc_auc_high"]).all()
         assert (frame["roc_auc_high"] <= 1).all()
         assert {f"{metric}_low" for metric in METRICS} < set(frame.columns)
+    assert (of_means["interval_over"] == "patients and seeds").all()
+
+
+def find_mean_intervals(runs, metric, n_draws=300):
+    """Return combo -> (low, high), and combo -> what the interval is over."""
+    keys = list(dict.fromkeys((combo, model) for combo, model, _ in runs))
+    table = add_mean_intervals(pd.DataFrame(keys, columns=["combo", "model"]), draw_scores(runs, n_draws))
+    table = table.set_index("combo")
+    return dict(zip(table.index, table[[f"{metric}_low", f"{metric}_high"]].to_numpy(), strict=True)), dict(
+        table["interval_over"]
+    )
+
+
+def test_one_undefined_score_does_not_take_other_intervals_away():
+    runs = make_runs(QUALITIES)
+    expected, _ = find_mean_intervals(runs, "precision")
+    calls_nobody = replace(runs["bad", "cnn", 0], y_pred=np.zeros(120, int))  # its precision is undefined
+    received, over = find_mean_intervals(runs | {("bad", "cnn", 0): calls_nobody}, "precision")
+    assert set(over.values()) == {"patients and seeds"}
+    assert not np.isnan(list(received.values())).any()
+    for combo in ("raw", "good", "copy"):
+        assert received[combo] == pytest.approx(expected[combo], abs=0.06)
+    without, _ = find_mean_intervals(
+        {key: run for key, run in runs.items() if key != ("bad", "cnn", 0)}, "precision"
+    )
+    for combo, interval in without.items():
+        assert received[combo] == pytest.approx(interval)
+
+
+def test_a_metric_that_few_seeds_define_has_no_interval_over_seeds():
+    runs = make_runs(QUALITIES)
+    nobody = {key: replace(run, y_pred=np.zeros(120, int)) for key, run in runs.items() if key[2] > 0}
+    precision, over = find_mean_intervals(runs | nobody, "precision")
+    assert set(over.values()) == {"patients and seeds"}
+    assert np.isnan(list(precision.values())).all()
+    accuracy, _ = find_mean_intervals(runs | nobody, "accuracy")
+    assert not np.isnan(list(accuracy.values())).any()
+
+
+def test_a_mean_of_one_seed_takes_the_spread_of_its_model():
+    spread = make_runs({("raw", "cnn", seed): quality for seed, quality in enumerate((0.2, 1.0, 1.8))})
+    one = {("good", "cnn", 0): make_runs({("good", "cnn", 0): 1.0})["good", "cnn", 0]}
+    alone, over_alone = find_mean_intervals(one, "roc_auc")
+    beside, over_beside = find_mean_intervals(spread | one, "roc_auc")
+    assert (over_alone["good"], over_beside["good"]) == ("patients", "patients and seeds")
+    assert np.ptp(beside["good"]) > 1.5 * np.ptp(alone["good"])
+    two = {key: run for key, run in spread.items() if key[2] < 2}  # one degree of freedom
+    beside_two, over_two = find_mean_intervals(two | one, "roc_auc")
+    assert set(over_two.values()) == {"patients"}
+    assert beside_two["good"] == pytest.approx(alone["good"])
 
 
 def test_more_classes_have_no_delong():
@@ -255,8 +386,9 @@ def test_more_classes_have_no_delong():
     generator = np.random.default_rng(0)
     patients = np.arange(60).astype(str).astype(object)
     runs = {
-        (combo, "cnn", 0): Decided(y_true, p, p.argmax(axis=1), patients)
+        (combo, "cnn", seed): Decided(y_true, p, p.argmax(axis=1), patients)
         for combo in ("raw", "clahe")
+        for seed in range(3)
         for p in [generator.dirichlet([1, 1, 1], 60)]
     }
     table = compare_combos(runs, draw_scores(runs, n_draws=100))
@@ -378,7 +510,21 @@ def test_joined_predictions_hold_every_run(tmp_path, task, names):
     assert read["patient"].tolist() == MANIFEST["patient"].tolist()
     assert read["y_true"].tolist() == y_true.tolist()
     for column, (run, name) in columns.items():
-        np.testing.assert_allclose(read[column], tables[run][f"p_{name}"], atol=0.5001e-5, rtol=0)
+        np.testing.assert_allclose(read[column], tables[run][f"p_{name}"], rtol=5e-6)
+
+
+def test_joined_predictions_tell_saturated_scores_apart(tmp_path):
+    positive = np.array([0, 1e-30, 1.5e-9, 1.6e-9, 0.1234567, 0.5, 0.99999, 0.999997, 0.9999985, 1 - 1e-7, 1])
+    stored = np.array([float(f"{value:.9g}") for value in positive.astype(np.float32)])
+    frame = pd.DataFrame({"id": range(11), "split": "test", "patient": "a", "y_true": 0})
+    frame = frame.assign(p_normal=1 - stored, p_pneumonia=stored)
+    join_predictions({"raw/cnn/0": frame}).to_csv(tmp_path / "predictions.csv", index=False)
+    text = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
+    read = pd.read_csv(tmp_path / "predictions.csv")["raw/cnn/0:pneumonia"].to_numpy()
+    assert (np.diff(read) > 0).all()
+    np.testing.assert_allclose(read, stored, rtol=5e-6)
+    np.testing.assert_allclose(1 - read, 1 - stored, rtol=5e-6)
+    assert max(len(line.split(",")[-1]) for line in text) <= 12
 
 
 def test_predictions_on_other_images_are_not_joined():

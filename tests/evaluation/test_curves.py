@@ -3,7 +3,8 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from pneumo.evaluation.comparison import Decided
-from pneumo.evaluation.curves import band_roc, draw_curves
+from pneumo.evaluation.curves import N_DRAWS, band_roc, draw_curves
+from pneumo.evaluation.resampling import draw_weights
 
 
 def make_run(y_true, scores, patients=None):
@@ -41,6 +42,16 @@ def test_a_drawn_curve_is_scikit_learns_curve_of_the_drawn_images(data):
 def test_a_draw_of_one_class_is_undefined(data):
     y_true, y_score = data
     assert np.isnan(draw_curves(y_true, y_score, (y_true == 1).astype(float)[None])).all()
+
+
+def test_the_band_is_the_middle_95_per_cent_of_drawn_curves(data):
+    y_true, y_score = data
+    run = make_run(y_true, y_score)
+    weights = draw_weights(run.patients, run.y_true, N_DRAWS, 0)
+    drawn = draw_curves(y_true, y_score, weights)
+    band = band_roc([run])
+    np.testing.assert_allclose(band["low"], np.percentile(drawn, 2.5, axis=0))
+    np.testing.assert_allclose(band["high"], np.percentile(drawn, 97.5, axis=0))
 
 
 def test_the_band_holds_the_curve_and_narrows_with_more_patients(data):

@@ -81,6 +81,8 @@ def test_texts_give_the_numbers():
     assert "1 of 2 seeds" in text
     (text,) = find(stress=make_stress(worst=0.6)).values()
     assert "one (noisy) takes its sensitivity from 0.950 to 0.600" in text
+    worst_first = make_stress(worst=0.6).sort_values("change", ascending=False)
+    assert "one (noisy)" in next(iter(find(stress=worst_first).values()))
     (text,) = find(n=12).values()
     assert text.startswith("12 images count as a patient each")
 

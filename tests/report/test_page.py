@@ -224,10 +224,26 @@ def test_sliders_have_the_scores_and_thresholds_of_the_best_run(page):
     assert points["name"] == "pneumonia"
 
 
+def test_rings_are_where_the_best_model_and_its_first_run_decide(page):
+    report = make_report()
+    left, right, bottom, top = (
+        float(re.search(f'data-{end}="([^"]*)"', page)[1]) for end in ("x0", "x1", "y0", "y1")
+    )
+    row = report.details["operating_points"].set_index("method").loc["youden"]
+    rings = [
+        tuple(map(float, each)) for each in re.findall(r'<circle class="dot at" cx="(.*?)" cy="(.*?)"', page)
+    ]
+    for (x, y), decided in zip(rings, (report.best, row), strict=True):
+        assert x == pytest.approx(left + (1 - decided["specificity"]) * (right - left), abs=0.06)
+        assert y == pytest.approx(bottom + decided["sensitivity"] * (top - bottom), abs=0.06)
+
+
 def test_embedded_scores_decide_as_the_run_does():
     scores = pd.DataFrame({"y_true": [0, 1], "y_score": np.array([0.1, 1 / 3], np.float32).astype(float)})
     methods = pd.DataFrame({"method": ["youden"], "threshold": [float(np.float32(1 / 3))]})
     points = list_points(scores, methods, "youden", "pneumonia")
+    two = pd.DataFrame({"method": ["youden", "cost"], "threshold": [0.3, 0.2]})
+    assert list_points(scores, two, "cost", "pneumonia")["thresholds"] == [["cost", 0.2], ["youden", 0.3]]
     assert points["positive"][0] >= float(f"{points['thresholds'][0][1]:.9g}")
     assert np.float32(points["positive"][0]) == np.float32(1 / 3)
 

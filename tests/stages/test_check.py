@@ -97,7 +97,7 @@ def test_check_writes_nothing_but_that_it_was_done(folder, capsys):
     before = set(folder.rglob("*"))
     run_check(capsys)
     assert set(folder.rglob("*")) - before == {folder / "data", folder / "data/.checked"}
-    assert (folder / "data/.checked").read_bytes() == b""
+    assert (folder / "data/.checked").read_text() == "checked\n"
 
 
 # Data

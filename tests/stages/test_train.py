@@ -8,7 +8,7 @@ import pandas as pd
 
 from pneumo.base.artifacts import hash_file
 from pneumo.cli import main
-from workspace import edit_manifest, swap_test_labels
+from workspace import edit_manifest, edit_params, swap_test_labels
 
 TRAIN = ["train", "--combo", "raw", "--model", "dense", "--seed", "0"]
 
@@ -45,6 +45,23 @@ def test_train_does_not_look_at_test_labels(workspace, phantom_data):
         "predictions.csv",
         "run.json",
     ]
+
+
+def test_a_recipe_may_train_on_validation_images_too(workspace, phantom_data):
+    shutil.copytree(phantom_data, workspace / "data")
+    edit_params(
+        workspace,
+        "phases: {fit: {epochs: 2}}}",
+        "phases: {fit: {epochs: 2, patience: null}}, keep_best: false, refit: {n_folds: 2}}",
+    )
+    assert main(["weights", "--model", "dense"]) == 0
+    assert main(TRAIN) == 0
+    predictions = pd.read_csv("models/tiny/raw/dense/0/predictions.csv")
+    manifest = pd.read_csv("data/phantom/manifest.csv").set_index("id")
+    assert sorted(predictions["id"]) == sorted(manifest.index[manifest["split"] != "train"])
+    assert (manifest.loc[predictions["id"], "split"].to_numpy() == predictions["split"]).all()
+    assert predictions["p_pneumonia"].between(0.001, 0.999).all()
+    assert pd.read_csv("models/tiny/raw/dense/0/history.csv")["val_auc"].isna().all()
 
 
 def test_run_json_says_under_what_a_run_was_trained(trained):

@@ -1,17 +1,12 @@
 """Networks and bundles, with real Keras on tiny inputs."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 import pytest
 
 from pneumo.base.errors import PneumoError
-from pneumo.prediction.bundle import Card, load_bundle, save_bundle
-from pneumo.prediction.predictor import Predictor
-from pneumo.preprocessing.combo import parse_combo
 from pneumo.training.fit import fit_classifier, predict_probabilities
 from pneumo.training.networks import (
     Classifier,
@@ -20,7 +15,7 @@ from pneumo.training.networks import (
     build_scaling,
     set_trainable,
 )
-from pneumo.training.recipe import BACKBONES, STEMS, Augmentation, Network, Phase, Weights
+from pneumo.training.recipe import BACKBONES, STEMS, Network, Phase, Weights
 from small_networks import (
     NO_FEATURES,
     NO_WEIGHTS,
@@ -280,54 +275,3 @@ def test_a_stem_is_the_first_block_of_its_backbone_and_is_trained(name):
     classifier = Classifier(model, model, model)
     fit_classifier(classifier, recipe, make_data(make_images(24)), 0, NO_FEATURES)
     assert (model.get_layer(block[0]).get_weights()[0] != before).any()
-
-
-class TestBundle:
-    card = Card(["normal", "pneumonia"], parse_combo("c", ["equalize"], SIZE_PX), 0.4, "phantoms")
-
-    def save(self, path: Path, seed=0) -> keras.Model:
-        keras.utils.clear_session()  # layers are numbered through a process
-        augmentation = Augmentation(flip=True, rotation_degrees=5)
-        recipe = make_recipe("mobilenet075", augmentation=augmentation)
-        model = build_small(recipe, seed=seed).model
-        model.compile("adam", "binary_crossentropy")
-        save_bundle(model, self.card, path)
-        return model
-
-    def test_comes_back_with_its_card(self, tmp_path):
-        model = self.save(tmp_path / "model.keras")
-        loaded, card = load_bundle(tmp_path / "model.keras")
-        assert card == self.card
-        images = make_images(4)
-        np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
-        assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
-
-    def test_same_weights_same_bytes(self, tmp_path):
-        for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-            self.save(tmp_path / f"{name}.keras", seed)
-        a, b, c = ((tmp_path / f"{name}.keras").read_bytes() for name in "abc")
-        assert a == b
-        assert a != c
-
-    def test_something_else_is_refused(self, tmp_path):
-        (tmp_path / "model.keras").write_bytes(b"no archive")
-        with pytest.raises(PneumoError, match=r"model\.keras"):
-            load_bundle(tmp_path / "model.keras")
-        with pytest.raises(PneumoError, match=r"missing\.keras"):
-            load_bundle(tmp_path / "missing.keras")
-
-    def test_predictor_needs_the_bundle_alone(self, tmp_path):
-        model = self.save(tmp_path / "model.keras")
-        image = make_images(1, 50)[0, :, :, 0]
-        cv2.imwrite(str(tmp_path / "image.png"), image)
-        prediction = Predictor(tmp_path / "model.keras").predict(tmp_path / "image.png")
-        prepared = cv2.equalizeHist(cv2.resize(image, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA))
-        expected = float(model.predict(prepared[None, :, :, None], verbose=0)[0, 0])
-        assert prediction.probabilities["pneumonia"] == pytest.approx(expected, abs=1e-6)
-        assert prediction.label == ("pneumonia" if expected >= 0.4 else "normal")
-
-    def test_predictor_names_a_file_that_is_no_image(self, tmp_path):
-        self.save(tmp_path / "model.keras")
-        (tmp_path / "note.jpeg").write_text("not an image")
-        with pytest.raises(PneumoError, match=r"note\.jpeg"):
-            Predictor(tmp_path / "model.keras").predict(tmp_path / "note.jpeg")

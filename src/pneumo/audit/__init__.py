@@ -1,4 +1,4 @@
-"""What could be cheated with: checks of the data, probes of a trained model.
+"""What a model could use instead of the lungs: checks of the data, probes and stress tests of trained models.
 
-Nothing here chooses or changes a model.
+Nothing here trains or changes a model that is kept.
 """

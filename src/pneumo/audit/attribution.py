@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -26,6 +27,7 @@ Images = npt.NDArray[np.uint8]
 N_PATCHES = 8  # along each side
 BATCH_SIZE = 64
 _STEP_FRACTION = 0.01  # of the features' standard deviation
+_UNFLIPPED = "unflipped"  # name of the network inside one that averages over an image and its mirror image
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Scorer:
             are no convolutions.
         collapse: the layer that turns feature maps into vectors, by pooling or by flattening.
         rest: these vectors -> logits.
+        averages_flips: the classifier's probability is the mean over an image and its mirror image.
     """
 
     model: keras.Model
     maps: keras.Model | None
     collapse: keras.Layer
     rest: keras.Model
+    averages_flips: bool
 
 
 def load_scorer(path: Path) -> Scorer:
@@ -64,6 +68,8 @@ def load_scorer(path: Path) -> Scorer:
 
 def open_classifier(model: keras.Model) -> Scorer:
     """Split a classifier of `networks.build_classifier` into its parts; it gives logits from then on."""
+    averages_flips = any(layer.name == _UNFLIPPED for layer in model.layers)
+    model = model.get_layer(_UNFLIPPED) if averages_flips else model
     owner = model.get_layer("head") if any(layer.name == "head" for layer in model.layers) else model
     owner.get_layer("probability").activation = keras.activations.linear
     collapse = next(
@@ -77,6 +83,7 @@ def open_classifier(model: keras.Model) -> Scorer:
         keras.Model(model.input, collapse.input) if has_maps else None,
         collapse,
         keras.Model(collapse.output, model.output),
+        averages_flips,
     )
 
 
@@ -87,15 +94,15 @@ def score_images(scorer: Scorer, images: Images) -> FloatArray:
         scorer: the network.
         images: uint8 array of shape (n, size_px, size_px, 1).
     """
-    return _spread(scorer.model.predict(images, batch_size=BATCH_SIZE, verbose=0))
+    scores = _predict_scores(scorer, images)
+    return (
+        _average_scores(scores, _predict_scores(scorer, _mirror(images))) if scorer.averages_flips else scores
+    )
 
 
 def find_probabilities(scores: FloatArray) -> FloatArray:
     """Turn scores of shape (n, n_classes) into the probabilities that the network gives."""
-    # Of two classes the scores are z and -z, and the network's sigmoid is the softmax of half of them.
-    scores = scores / 2 if scores.shape[1] == 2 else scores
-    exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)
+    return np.exp(_find_log_probabilities(scores))
 
 
 def predict_probabilities(scorer: Scorer, images: Images) -> FloatArray:
@@ -169,21 +176,18 @@ def map_gradients(scorer: Scorer, images: Images, classes: IntArray) -> FloatArr
     Returns:
         float array of shape (n, size_px, size_px), 0 or more; None for a network without convolutions.
 
+    A classifier that averages over mirror images has the mean of both maps.
+
     Source: Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74.
     """
     if scorer.maps is None:
         return None
     maps = scorer.maps.predict(images, batch_size=BATCH_SIZE, verbose=0)
-    vectors = keras.ops.convert_to_numpy(scorer.collapse(maps))
-    n_maps = maps.shape[-1]
-    step = _STEP_FRACTION * max(float(maps.std()), 1e-6)
-    offsets = step * np.tile(np.eye(n_maps, dtype=np.float32), vectors.shape[1] // n_maps)
-    attention = []
-    for own_maps, vector, k in zip(maps, vectors, classes, strict=True):
-        scores = _spread(scorer.rest.predict_on_batch(np.vstack([vector + offsets, vector - offsets])))
-        weights = (scores[:n_maps, k] - scores[n_maps:, k]) / (2 * step)
-        attention.append(np.maximum(own_maps @ weights, 0))
-    return _enlarge(np.array(attention), images.shape[1])
+    attention = _weigh_maps(scorer, maps, classes)
+    if scorer.averages_flips:
+        maps = scorer.maps.predict(_mirror(images), batch_size=BATCH_SIZE, verbose=0)
+        attention = (attention + _mirror(_weigh_maps(scorer, maps, classes))) / 2
+    return _enlarge(attention, images.shape[1])
 
 
 def map_occlusion(scorer: Scorer, images: Images, classes: IntArray) -> FloatArray:
@@ -251,9 +255,44 @@ def correlate_maps(maps: FloatArray, others: FloatArray) -> FloatArray:
     return np.divide(products, norms, out=np.full(len(maps), np.nan), where=~is_constant)
 
 
+def _weigh_maps(scorer: Scorer, maps: npt.NDArray[np.float32], classes: IntArray) -> FloatArray:
+    vectors = keras.ops.convert_to_numpy(scorer.collapse(maps))
+    n_maps = maps.shape[-1]
+    directions = np.tile(np.eye(n_maps, dtype=np.float32), vectors.shape[1] // n_maps)
+    attention = []
+    for own_maps, vector, k in zip(maps, vectors, classes, strict=True):
+        step = _STEP_FRACTION * max(float(own_maps.std()), 1e-6)
+        offsets = step * directions
+        scores = _spread(scorer.rest.predict_on_batch(np.vstack([vector + offsets, vector - offsets])))
+        weights = (scores[:n_maps, k] - scores[n_maps:, k]) / (2 * step)
+        attention.append(np.maximum(own_maps @ weights, 0))
+    return np.array(attention)
+
+
+def _predict_scores(scorer: Scorer, images: Images) -> FloatArray:
+    return _spread(scorer.model.predict(images, batch_size=BATCH_SIZE, verbose=0))
+
+
 def _spread(outputs: npt.NDArray[np.float32]) -> FloatArray:
     scores = outputs.astype(np.float64)
     return np.hstack([-scores, scores]) if scores.shape[1] == 1 else scores
+
+
+def _average_scores(scores: FloatArray, others: FloatArray) -> FloatArray:
+    """Return the scores that belong to the mean of two sets of probabilities, without leaving logarithms."""
+    logs = np.logaddexp(_find_log_probabilities(scores), _find_log_probabilities(others))
+    return _spread(logs[:, 1:] - logs[:, :1]) if logs.shape[1] == 2 else logs
+
+
+def _find_log_probabilities(scores: FloatArray) -> FloatArray:
+    # Of two classes the scores are z and -z, and the network's sigmoid is the softmax of half of them.
+    scores = scores / 2 if scores.shape[1] == 2 else scores
+    scores = scores - scores.max(axis=1, keepdims=True)
+    return scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+
+
+def _mirror(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return images[:, :, ::-1]
 
 
 def _enlarge(maps: FloatArray, size_px: int) -> FloatArray:

@@ -127,9 +127,7 @@ def _check_header(dataset: pydicom.Dataset) -> None:
 
 
 def _decode_grey(dataset: pydicom.Dataset) -> npt.NDArray[np.uint8]:
-    stored = _decode_pixels(dataset)
-    unused = stored.dtype.itemsize * 8 - dataset.BitsStored
-    stored = stored << unused >> unused  # the bits above those stored may hold anything, such as overlays
+    stored = _decode_pixels(dataset)  # without the bits above those stored, which pydicom clears
     lowest = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0
     table = _tabulate_grey_levels(dataset, np.arange(lowest, lowest + 2**dataset.BitsStored))
     return table[stored.astype(np.int32) - lowest]

@@ -67,6 +67,8 @@ def describe_external(name: str, folder: Path) -> str:
 def _describe_patients(names: pd.DataFrame, patients: Patients) -> str:
     if patients is Patients.from_name:
         return f"{len(names)} images of {names['patient'].nunique()} patients"
+    if patients is Patients.from_dicom:
+        return f"{len(names)} images, patients to be read from DICOM headers"
     n_parsed = int(names["parsed"].sum())
     text = f"{len(names)} images, each counted as a patient of its own (patients: per_image)"
     return text + (f"; the patients of {n_parsed} are in their names" if n_parsed else "")

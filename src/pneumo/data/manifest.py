@@ -52,10 +52,12 @@ class Patients(StrEnum):
 
     Attributes:
         from_name: from the file's name. Every name must have a known form.
+        from_dicom: from the PatientID of DICOM files. Every file must have one.
         per_image: from nowhere. Every image counts as a patient of its own, whatever its name is.
     """
 
     from_name = "from_name"
+    from_dicom = "from_dicom"
     per_image = "per_image"
 
 
@@ -97,16 +99,19 @@ def scan_folder(root: Path, patients: Patients = Patients.from_name) -> tuple[pd
 
     Returns:
         The images, one row each, sorted by id, with all of COLUMNS but `split`, and a bool `parsed` that is
-        false where the name has no known form, and a str `oddity` where the pixels look unusual; and the
-        files that cannot be used, with QUARANTINE_COLUMNS.
+        false where the name has no known form, a str `oddity` where the pixels look unusual, and the str
+        `patient_id` and `view` of DICOM files, else ""; and the files that cannot be used, with
+        QUARANTINE_COLUMNS.
 
     Raises:
-        PneumoError: `patients` is `from_name` and the name of an image has no known form.
+        PneumoError: the patient of an image is not where `patients` says.
     """
     paths = [path for path in list_files(root) if path != root / REJECTED_NAME]
     names = tabulate_names([path.relative_to(root) for path in paths], patients)
     require_known_patients(names, patients)
     images, quarantine = _check_files(root, paths, lambda path: _read_path(path, patients))
+    if patients is Patients.from_dicom:
+        images["patient"] = _require_patient_ids(images)
     if (root / REJECTED_NAME).is_file():
         rejected = pd.read_csv(root / REJECTED_NAME, dtype=str, keep_default_na=False)
         quarantine = pd.concat([rejected, quarantine], ignore_index=True)
@@ -129,6 +134,8 @@ def scan_class_folders(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def tabulate_names(paths: Iterable[PurePath], patients: Patients) -> pd.DataFrame:
     """Tabulate the images of a folder in Kaggle layout from their paths alone; no file is opened.
+
+    With `from_dicom` the patients are in the files, and each image has a patient of its own here.
 
     Args:
         paths: relative to the folder. What is no image by its name or lies in no class folder is left out.
@@ -158,10 +165,22 @@ def require_known_patients(names: pd.DataFrame, patients: Patients) -> None:
         raise PneumoError(
             f"Expected the patient in the name of every image, as in {_KNOWN_FORMS}. "
             f"Received: {len(other)} of {len(names)} names of another form, such as {examples}. "
-            "Rename these files or remove them. Where patients are not known, set patients: per_image under "
-            "data in params.yaml: each image then counts as a patient of its own, and images of one patient "
-            "may be in both training and test."
+            "Rename these files or remove them. Or set under data in params.yaml: patients: from_dicom, if "
+            "DICOM files state them; patients: per_image, if they are not known: each image then counts as a "
+            "patient of its own, and images of one patient may be in both training and test."
         )
+
+
+def _require_patient_ids(images: pd.DataFrame) -> pd.Series:
+    without = images.loc[images["patient_id"] == "", "id"]
+    if len(without):
+        examples = ", ".join(map(ascii, without.head(_N_EXAMPLES)))
+        raise PneumoError(
+            "Expected DICOM files with a PatientID, as patients: from_dicom is set. "
+            f"Received: {len(without)} of {len(images)} images without one, such as {examples}. Remove these "
+            "files, or set patients: per_image: each image then counts as a patient of its own."
+        )
+    return images["patient_id"]
 
 
 def count_unknown_patients(images: pd.DataFrame) -> int:
@@ -221,7 +240,13 @@ def _check_files(
         results = list(tqdm(pool.map(check, paths), "check files", len(paths), unit="file"))
     images = pd.DataFrame(
         (result for result in results if "reason" not in result),
-        columns=[*(column for column in COLUMNS if column != "split"), "parsed", "oddity"],
+        columns=[
+            *(column for column in COLUMNS if column != "split"),
+            "parsed",
+            "oddity",
+            "patient_id",
+            "view",
+        ],
     )
     quarantine = pd.DataFrame(
         (result for result in results if "reason" in result), columns=QUARANTINE_COLUMNS
@@ -282,4 +307,6 @@ def _read_file(path: Path) -> dict[str, object]:
         "mode": decoded.mode,
         "sha256": hashlib.sha256(data).hexdigest(),
         "oddity": suspicious(decoded.pixels),
+        "patient_id": decoded.patient,
+        "view": decoded.view,
     }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pneumo.base.errors import PneumoError
-from pneumo.evaluation import metrics, resampling
+from pneumo.evaluation import estimates, metrics, resampling
 
 METRICS = (
     "roc_auc",
@@ -30,7 +30,7 @@ METRICS = (
 VAL_METRICS = ("roc_auc", "accuracy")
 CLASS_METRICS = ("sensitivity", "precision", "f1")
 SUMMARY_METRICS = ("roc_auc", "accuracy", "sensitivity", "specificity")
-SIGNIFICANCE = 0.05  # a difference is called one when its p, corrected over the whole table, is at most this
+SIGNIFICANCE = 0.05  # a difference is shown when its p, corrected over the whole table, is at most this
 _SEED = 0  # of every random draw here
 _RANGES = {"mcc": (-1, 1), "brier_score": (0, 2), "log_loss": (0, np.inf)}  # of the others: 0 to 1
 _GRID = np.linspace(0, 1, 201)
@@ -43,12 +43,33 @@ _COMPARISON_COLUMNS = (
     "difference",
     "low",
     "high",
+    "interval_over",
     "p",
     "p_holm",
     "smallest_detectable",
     "p_delong",
-    "p_mcnemar",
+    "p_sign_flip",
 )
+
+
+class Verdict(StrEnum):
+    """What a test says of a combo against the reference.
+
+    Attributes:
+        reference: it is the reference.
+        better: a difference in its favour is shown.
+        worse: a difference to its disadvantage is shown.
+        not_shown: no difference is shown, which does not show that there is none.
+        unknown_spread: the spread over patients or over seeds is not known, so nothing can be shown.
+        not_compared: it has no seed in common with the reference, or the metric is undefined.
+    """
+
+    reference = "reference"
+    better = "better"
+    worse = "worse"
+    not_shown = "not_shown"
+    unknown_spread = "unknown_spread"
+    not_compared = "not_compared"
 
 
 @dataclass(frozen=True)
@@ -68,28 +89,52 @@ class Decided:
     patients: npt.NDArray[np.object_]
 
 
-class Verdict(StrEnum):
-    """What a test says of a combo against the reference.
+RunKey = tuple[str, str, int]  # combo, model, seed
+Spreads = dict[str, estimates.SeedSpread]  # by model
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What runs score on the test set and on draws of its patients, the same draws for every run.
 
     Attributes:
-        reference: it is the reference.
-        better: a difference in its favour is shown.
-        worse: a difference to its disadvantage is shown.
-        not_shown: no difference is shown, which does not show that there is none.
-        unknown_spread: the spread over seeds is not known, so nothing can be shown.
-        not_compared: it has no seed in common with the reference.
+        scores: for each run, metric -> float array of shape (1 + n_draws,); the first is the whole test set.
+        patient_freedom: degrees of freedom of a variance over patients.
     """
 
-    reference = "reference"
-    better = "better"
-    worse = "worse"
-    not_shown = "not_shown"
-    unknown_spread = "unknown_spread"
-    not_compared = "not_compared"
+    scores: dict[RunKey, dict[str, npt.NDArray[np.float64]]]
+    patient_freedom: int
 
+    def group(self, metric: str) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Return the scores of each combo and model: float array of shape (n_seeds, 1 + n_draws)."""
+        groups: dict[tuple[str, str], list[npt.NDArray[np.float64]]] = {}
+        for (combo, model, _), of_run in self.scores.items():
+            groups.setdefault((combo, model), []).append(of_run[metric])
+        return {key: np.array(of_combo) for key, of_combo in groups.items()}
 
-RunKey = tuple[str, str, int]  # combo, model, seed
-Draws = dict[RunKey, dict[str, npt.NDArray[np.float64]]]
+    def pool(self, metric: str) -> Spreads:
+        """Return the spread over seeds of each model, pooled within its combos."""
+        groups = self.group(metric)
+        return {
+            model: estimates.pool_seeds([scores for (_, name), scores in groups.items() if name == model])
+            for model in dict.fromkeys(name for _, name in groups)
+        }
+
+    def estimate(self, weights: Mapping[RunKey, float], metric: str, spreads: Spreads) -> estimates.Estimate:
+        """Estimate a weighted sum of run scores.
+
+        Args:
+            weights: of the runs in the sum.
+            metric: which score.
+            spreads: of the metric, from `pool`.
+        """
+        total = np.sum([weight * self.scores[key][metric] for key, weight in weights.items()], axis=0)
+        total = np.round(total, 12)  # of combos that score the same, what rounding leaves is no difference
+        squares: dict[str, float] = {}
+        for (_, model, _), weight in weights.items():
+            squares[model] = squares.get(model, 0.0) + weight**2
+        parts = [(spreads[model], square) for model, square in squares.items()]
+        return estimates.estimate(total, self.patient_freedom, parts)
 
 
 def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> pd.DataFrame:
@@ -118,10 +163,11 @@ def tabulate_runs(results: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> 
 
 
 def draw_scores(runs: Mapping[RunKey, Decided], n_draws: int = resampling.N_DRAWS) -> Draws:
-    """Score every run on the test set and on draws of its patients, the same draws for every run.
+    """Score every run on the test set and on draws of its patients.
 
-    Returns:
-        For each run, metric -> float array of shape (1 + n_draws,); the first is the whole test set.
+    Args:
+        runs: predictions for one test set, at least one run.
+        n_draws: how many draws.
     """
     first = next(iter(runs.values()))
     weights = np.vstack(
@@ -130,10 +176,11 @@ def draw_scores(runs: Mapping[RunKey, Decided], n_draws: int = resampling.N_DRAW
             resampling.draw_weights(first.patients, first.y_true, n_draws, _SEED),
         ]
     )
-    return {
+    scores = {
         key: resampling.score_draws(run.y_true, run.probabilities, run.y_pred, weights)
         for key, run in runs.items()
     }
+    return Draws(scores, resampling.count_patient_freedom(first.patients, first.y_true))
 
 
 def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -155,7 +202,7 @@ def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def add_run_intervals(runs: pd.DataFrame, draws: Draws) -> pd.DataFrame:
-    """Add `<metric>_low` and `<metric>_high` to each run: a 95 % interval over patients.
+    """Add `<metric>_low` and `<metric>_high` to each run: a 95 % interval over patients, for this network.
 
     Args:
         runs: as `tabulate_runs` returns them.
@@ -164,26 +211,59 @@ def add_run_intervals(runs: pd.DataFrame, draws: Draws) -> pd.DataFrame:
     keys = list(runs[["combo", "model", "seed"]].itertuples(index=False, name=None))
     return _add_bounds(
         runs,
-        {metric: [resampling.find_interval(draws[key][metric][1:]) for key in keys] for metric in METRICS},
+        {
+            metric: [
+                estimates.estimate(draws.scores[key][metric], draws.patient_freedom).find_score_interval(
+                    *_RANGES.get(metric, (0, 1))
+                )
+                for key in keys
+            ]
+            for metric in METRICS
+        },
     )
 
 
 def add_mean_intervals(leaderboard: pd.DataFrame, draws: Draws) -> pd.DataFrame:
-    """Add `<metric>_low` and `<metric>_high` to each mean: a 95 % interval over patients and seeds.
+    """Add `interval_over`, and `<metric>_low` and `<metric>_high` to each mean: a 95 % interval.
+
+    The spread over seeds is pooled over the combos of a model. So a mean of one seed has an interval over
+    seeds too where other combos of its model have several. Seeds that leave a metric undefined are left out
+    of it, as `rank_runs` leaves them out of the mean.
 
     Args:
         leaderboard: as `rank_runs` returns it.
         draws: of the same runs.
+
+    Returns:
+        The leaderboard with the bounds and with `interval_over`: "patients and seeds", or "patients" where
+        the spread over seeds is not known (fewer than 2 degrees of freedom over the combos of the model);
+        then intervals are about these trained networks. A metric that seeds leave undefined so often that
+        its own spread is not known has no interval in a row that is over patients and seeds.
     """
     keys = list(leaderboard[["combo", "model"]].itertuples(index=False, name=None))
-    intervals = {metric: _find_mean_intervals(draws, metric) for metric in METRICS}
+    freedom: dict[str, int] = {}
+    for (_, model), scores in draws.group(METRICS[0]).items():
+        freedom[model] = freedom.get(model, 0) + len(scores) - 1
+    is_known = {model: degrees >= estimates.MIN_SEED_FREEDOM for model, degrees in freedom.items()}
+    over = {model: "patients and seeds" if known else "patients" for model, known in is_known.items()}
+    intervals = {metric: _find_mean_intervals(draws, metric, over) for metric in METRICS}
     return _add_bounds(
-        leaderboard, {metric: [of_metric[key] for key in keys] for metric, of_metric in intervals.items()}
+        leaderboard.assign(interval_over=[over[model] for _, model in keys]),
+        {metric: [of_metric[key] for key in keys] for metric, of_metric in intervals.items()},
     )
+
+
+def subtract(a: Sequence[RunKey], b: Sequence[RunKey]) -> dict[RunKey, float]:
+    """Return the weights of the mean over runs a less the mean over runs b."""
+    return dict.fromkeys(a, 1 / len(a)) | dict.fromkeys(b, -1 / len(b))
 
 
 def compare_combos(runs: Mapping[RunKey, Decided], draws: Draws) -> pd.DataFrame:
     """Compare every two combos under the same model, on the seeds that both have.
+
+    Where the spread over seeds of a model is not known (fewer than 2 degrees of freedom over all of its
+    combos), or that over patients (a class with fewer than 10), there is no p and no smallest detectable
+    difference.
 
     Args:
         runs: the predictions.
@@ -191,20 +271,31 @@ def compare_combos(runs: Mapping[RunKey, Decided], draws: Draws) -> pd.DataFrame
 
     Returns:
         One row a model, pair and metric of SUMMARY_METRICS, none for a single combo: `model`, `combo_a`,
-        `combo_b`, `metric`, `n_seeds`, `difference` (a minus b), its 95 % interval in `low` and `high`, `p`,
-        `p_holm` (corrected over the whole table), `smallest_detectable` (the difference that would be called
-        one in 80 % of all such tests), `p_delong` (of roc_auc, two classes) and `p_mcnemar` (of accuracy,
-        decisions by majority over seeds), which both take images for independent.
+        `combo_b`, `metric`, `n_seeds`, `difference` (a minus b), its 95 % interval in `low` and `high`,
+        `interval_over` ("patients and seeds", or "patients" for these trained networks alone), `p`, `p_holm`
+        (corrected over all defined p of the table), `smallest_detectable` (the difference that would be
+        shown in 80 % of all such tables), `p_delong` (of roc_auc, two classes; takes images for independent)
+        and `p_sign_flip` (of accuracy, by patient). The last two are about these trained networks: they
+        leave out what another training would change, and no verdict rests on them.
     """
     models = dict.fromkeys(model for _, model, _ in runs)
     rows = [row for model in models for row in _compare_under(model, runs, draws)]
     if not rows:
         return pd.DataFrame(columns=list(_COMPARISON_COLUMNS))
-    table = pd.DataFrame(rows)
-    table["p_holm"] = resampling.correct_holm(table["p"].to_numpy(float))
+    return add_corrected(pd.DataFrame(rows))[list(_COMPARISON_COLUMNS)]
+
+
+def add_corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """Add `p_holm` and `smallest_detectable` to the tests of one family.
+
+    Args:
+        table: with `p`, and `result`, which holds an Estimate and is taken out.
+    """
     strictest = SIGNIFICANCE / max(1, int(table["p"].notna().sum()))
-    table["smallest_detectable"] = [result.smallest_detectable(strictest) for result in table.pop("result")]
-    return table[list(_COMPARISON_COLUMNS)]
+    return table.drop(columns="result").assign(
+        p_holm=estimates.correct_holm(table["p"].to_numpy(float)),
+        smallest_detectable=[result.find_detectable(strictest) for result in table["result"]],
+    )
 
 
 def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -219,24 +310,35 @@ def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference
         The leaderboard with `verdict`, a Verdict, and `smallest_detectable`.
     """
     auc = comparisons[comparisons["metric"] == "roc_auc"]
-    verdicts, detectable = [], []
-    for row in leaderboard.itertuples():
-        pair = auc[
-            (auc["model"] == row.model)
-            & (
-                ((auc["combo_a"] == row.combo) & (auc["combo_b"] == reference))
-                | ((auc["combo_b"] == row.combo) & (auc["combo_a"] == reference))
-            )
-        ]
-        if row.combo == reference or pair.empty:
-            verdicts.append(Verdict.reference if row.combo == reference else Verdict.not_compared)
-            detectable.append(np.nan)
-            continue
-        found = pair.iloc[0]
-        sign = 1 if found["combo_a"] == row.combo else -1
-        verdicts.append(_judge(sign * found["difference"], found["p_holm"], found["n_seeds"]))
-        detectable.append(found["smallest_detectable"])
-    return leaderboard.assign(verdict=verdicts, smallest_detectable=detectable)
+    found: dict[tuple[str, str], tuple[float, float, float]] = {}
+    for row in auc.to_dict("records"):
+        for combo, other, sign in (("combo_a", "combo_b", 1), ("combo_b", "combo_a", -1)):
+            if row[other] == reference:
+                result = (sign * row["difference"], row["p_holm"], row["smallest_detectable"])
+                found[row[combo], row["model"]] = result
+    keys = leaderboard[["combo", "model"]].itertuples(index=False, name=None)
+    rows = [found.get(key, (np.nan, np.nan, np.nan)) for key in keys]
+    verdicts = [
+        Verdict.reference if combo == reference else judge(difference, p)
+        for combo, (difference, p, _) in zip(leaderboard["combo"], rows, strict=True)
+    ]
+    return leaderboard.assign(verdict=verdicts, smallest_detectable=[row[2] for row in rows])
+
+
+def judge(difference: float, p_holm: float) -> Verdict:
+    """Return the verdict of a difference from the reference.
+
+    Args:
+        difference: to the combo's favour if above 0; nan where there is none.
+        p_holm: its corrected p; nan where a spread is not known.
+    """
+    if np.isnan(difference):
+        return Verdict.not_compared
+    if np.isnan(p_holm):
+        return Verdict.unknown_spread
+    if p_holm > SIGNIFICANCE:
+        return Verdict.not_shown
+    return Verdict.better if difference > 0 else Verdict.worse
 
 
 def tabulate_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> pd.DataFrame:
@@ -261,15 +363,6 @@ def tabulate_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> 
     table = pd.DataFrame(rows).astype(dict.fromkeys(CLASS_METRICS, float))
     groups = table.groupby(["combo", "model", "class"], sort=False)
     return groups.mean().astype({"n_images": int}).reset_index()
-
-
-def summarize(leaderboard: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Return a few means as combo -> model -> metric, rounded to 4 digits, for DVC to show and compare."""
-    summary: dict[str, dict[str, dict[str, float | None]]] = {}
-    for row in leaderboard.sort_values(["combo", "model"]).to_dict("records"):
-        values = {name: None if pd.isna(row[name]) else round(row[name], 4) for name in SUMMARY_METRICS}
-        summary.setdefault(str(row["combo"]), {})[str(row["model"])] = values
-    return summary
 
 
 def average_roc(curves: list[pd.DataFrame]) -> pd.DataFrame:
@@ -307,7 +400,7 @@ def score_set(name: str, runs: Mapping[RunKey, Decided]) -> pd.DataFrame:
     rows = [
         {"combo": combo, "model": model, "n_images": len(runs[combo, model, seed].y_true)}
         | {metric: scores[metric][0] for metric in METRICS}
-        for (combo, model, seed), scores in draws.items()
+        for (combo, model, seed), scores in draws.scores.items()
     ]
     groups = pd.DataFrame(rows).groupby(["combo", "model"], sort=False)
     means = groups.agg(n_seeds=("n_images", "size"), n_images=("n_images", "first"))
@@ -345,7 +438,9 @@ def join_predictions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Returns:
         One row an image: `id`, `split`, `patient`, `y_true`, and a column a run and class,
-        `<run name>:<class>`, rounded to 5 digits; of two classes only the second.
+        `<run name>:<class>`; of two classes only the second. Probabilities p are rounded so that the rarer
+        of p and 1 - p keeps 6 significant digits: at 5 decimals, all above 0.999995 would be one. Write them
+        with all their digits.
     """
     joined = next(iter(tables.values()))[["id", "split", "patient", "y_true"]].copy()
     columns = {}
@@ -354,53 +449,70 @@ def join_predictions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             raise ValueError(f"Expected {name} to hold the same images as the first run.")
         scores = [column for column in table.columns if column.startswith("p_")]
         for column in scores[1:] if len(scores) == 2 else scores:
-            columns[f"{name}:{column.removeprefix('p_')}"] = table[column].round(5)
+            columns[f"{name}:{column.removeprefix('p_')}"] = _round_probabilities(table[column])
     return pd.concat([joined, pd.DataFrame(columns)], axis=1)
 
 
 def _compare_under(model: str, runs: Mapping[RunKey, Decided], draws: Draws) -> list[dict[str, Any]]:
-    """Return `compare_combos`' rows of one model; `result` holds the Difference."""
+    """Return `compare_combos`' rows of one model; `result` holds the Estimate."""
     seeds: dict[str, list[int]] = {}
     for combo, name, seed in runs:
         if name == model:
             seeds.setdefault(combo, []).append(seed)
-    pairs = [
-        (a, b, shared)
-        for a, b in combinations(seeds, 2)
-        if (shared := [seed for seed in seeds[a] if seed in seeds[b]])
-    ]
     rows = []
     for metric in SUMMARY_METRICS:
-        differences = [
-            np.array([draws[a, model, seed][metric] - draws[b, model, seed][metric] for seed in shared])
-            for a, b, shared in pairs
-        ]
-        spread = _pool_pairs(differences, len(seeds))
-        for (a, b, shared), values in zip(pairs, differences, strict=True):
-            result = resampling.compare_draws(values[:, 0], values[:, 1:], spread, _SEED)
+        spreads = draws.pool(metric)
+        for a, b in combinations(seeds, 2):
+            shared = [seed for seed in seeds[a] if seed in seeds[b]]
+            if not shared:
+                continue
+            keys = [[(combo, model, seed) for seed in shared] for combo in (a, b)]
+            result = draws.estimate(subtract(*keys), metric, spreads)
             row = {"model": model, "combo_a": a, "combo_b": b, "metric": metric, "n_seeds": len(shared)}
-            row |= {"difference": result.value, "low": result.low, "high": result.high, "p": result.p}
-            row |= {"result": result, "p_delong": np.nan, "p_mcnemar": np.nan}
-            both = [[runs[combo, model, seed] for seed in shared] for combo in (a, b)]
+            row |= describe(result) | {"p_delong": np.nan, "p_sign_flip": np.nan}
+            both = [[runs[key] for key in of_combo] for of_combo in keys]
             if metric == "roc_auc":
                 row["p_delong"] = _compare_rankings(*both)
             elif metric == "accuracy":
-                row["p_mcnemar"] = _compare_majorities(*both)
+                row["p_sign_flip"] = _compare_decisions(*both)
             rows.append(row)
     return rows
 
 
-def _find_mean_intervals(draws: Draws, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
-    groups: dict[tuple[str, str], list[npt.NDArray[np.float64]]] = {}
-    for (combo, model, _), scores in draws.items():
-        groups.setdefault((combo, model), []).append(scores[metric])
+def describe(result: estimates.Estimate) -> dict[str, Any]:
+    """Return a difference as columns: `difference`, `low`, `high`, `interval_over`, `p`, `result`."""
+    low, high = result.find_interval()
+    return {
+        "difference": result.value,
+        "low": low,
+        "high": high,
+        "interval_over": result.interval_over,
+        "p": result.p,
+        "result": result,
+    }
+
+
+def _round_probabilities(probabilities: "pd.Series[float]") -> npt.NDArray[np.float64]:
+    values = probabilities.to_numpy(np.float64)
+    rarer = np.minimum(values, 1 - values)
+    scale = 10.0 ** (5 - np.floor(np.log10(np.where(rarer > 0, rarer, 1))))
+    return np.round(values * scale) / scale
+
+
+def _find_mean_intervals(
+    draws: Draws, metric: str, over: Mapping[str, str]
+) -> dict[tuple[str, str], tuple[float, float]]:
+    spreads = draws.pool(metric)
     intervals = {}
-    for model in dict.fromkeys(model for _, model in groups):
-        of_model = {key: np.array(values) for key, values in groups.items() if key[1] == model}
-        spread = resampling.pool_seeds([values[:, 0] for values in of_model.values()])
-        for key, values in of_model.items():
-            joined = resampling.join_seeds(values[:, 1:], spread, _SEED)
-            intervals[key] = resampling.find_interval(np.clip(joined, *_RANGES.get(metric, (0, 1))))
+    for (combo, model), scores in draws.group(metric).items():
+        defined = scores[~np.isnan(scores[:, 0])]
+        intervals[combo, model] = (np.nan, np.nan)
+        if len(defined):
+            mean = estimates.estimate(
+                defined.mean(axis=0), draws.patient_freedom, [(spreads[model], 1 / len(defined))]
+            )
+            if mean.interval_over == over[model]:
+                intervals[combo, model] = mean.find_score_interval(*_RANGES.get(metric, (0, 1)))
     return intervals
 
 
@@ -413,32 +525,15 @@ def _add_bounds(table: pd.DataFrame, intervals: dict[str, list[tuple[float, floa
     return pd.concat([table, pd.DataFrame(bounds, index=table.index)], axis=1)
 
 
-def _pool_pairs(differences: Sequence[npt.NDArray[np.float64]], n_combos: int) -> resampling.SeedSpread:
-    # With c combos there are c (c - 1) / 2 differences, but only c - 1 independent ones.
-    spread = resampling.pool_seeds([values[:, 0] for values in differences])
-    if spread.degrees_of_freedom == 0:
-        return spread
-    return resampling.SeedSpread(spread.variance, max(1, round(spread.degrees_of_freedom * 2 / n_combos)))
-
-
 def _compare_rankings(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
     y_true = runs_a[0].y_true
-    if runs_a[0].probabilities.shape[1] > 2 or len(np.unique(y_true)) < 2:
+    if runs_a[0].probabilities.shape[1] > 2 or np.bincount(y_true, minlength=2).min() < 2:
         return float("nan")
     scores = (np.array([run.probabilities[:, 1] for run in runs]) for runs in (runs_a, runs_b))
     return resampling.compare_rankings(y_true, *scores)[2]
 
 
-def _compare_majorities(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
-    correct = (
-        np.mean([run.y_pred == run.y_true for run in runs], axis=0) >= 0.5 for runs in (runs_a, runs_b)
-    )
-    return resampling.compare_decisions(*correct)
-
-
-def _judge(difference: float, p: float, n_seeds: int) -> Verdict:
-    if n_seeds == 1:
-        return Verdict.unknown_spread
-    if not p <= SIGNIFICANCE:
-        return Verdict.not_shown
-    return Verdict.better if difference > 0 else Verdict.worse
+def _compare_decisions(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
+    correct = (np.array([run.y_pred == run.y_true for run in runs]) for runs in (runs_a, runs_b))
+    correct_a, correct_b = correct
+    return resampling.compare_decisions(correct_a, correct_b, runs_a[0].patients)

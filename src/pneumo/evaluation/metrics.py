@@ -37,7 +37,8 @@ def score_binary(y_true: IntArray, y_score: FloatArray) -> Scorecard:
         "roc_auc": float(roc_auc_score(y_true, y_score)) if both else None,
         "average_precision": float(average_precision_score(y_true, y_score)) if both else None,
         "brier_score": float(brier_score_loss(y_true, y_score, labels=[0, 1])),
-        "log_loss": float(log_loss(y_true, y_score, labels=[0, 1])),
+        # Its clip depends on the type: 1e-7 for float32.
+        "log_loss": float(log_loss(y_true, y_score.astype(np.float64), labels=[0, 1])),
     }
 
 

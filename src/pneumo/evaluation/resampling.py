@@ -1,24 +1,17 @@
-"""How sure a score is, and whether two combos differ: bootstrap over patients, DeLong, McNemar, Holm.
+"""Draws of patients, what runs score on them, and tests of two rankings or two sets of decisions.
 
-A patient's images resemble one another, so patients are drawn, never images. Seeds add spread of their own:
-training again would give other models. With fewer than some 30 patients a class, a bootstrap is too sure.
+A patient's images resemble one another, so patients are drawn, never images.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
+from scipy import signal, stats
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 N_DRAWS = 2000
 COVERAGE = 0.95
-POWER = 0.8
 
 
 def draw_weights(patients: npt.NDArray[np.object_], y_true: IntArray, n_draws: int, seed: int) -> FloatArray:
@@ -68,11 +61,15 @@ def score_draws(
     cells = y_true * n_classes + y_pred
     confusion = (weights @ np.eye(n_classes**2)[cells]).reshape(-1, n_classes, n_classes)
     total = weights.sum(axis=1)
-    one_hot = np.eye(n_classes)[y_true]
-    true_probability = np.clip(probabilities[np.arange(len(y_true)), y_true], np.finfo(float).eps, 1)
-    squares = ((probabilities - one_hot) ** 2).sum(axis=1)
     if n_classes == 2:
-        squares = squares / 2  # scikit-learn's convention: one term for two classes, the sum for more
+        # As metrics.py has it, of two classes the second alone counts; a stored first one can differ from 1
+        # - it.
+        shares = np.stack([1 - probabilities[:, 1], probabilities[:, 1]], axis=1)
+        squares = (probabilities[:, 1] - y_true) ** 2
+    else:
+        shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+        squares = ((probabilities - np.eye(n_classes)[y_true]) ** 2).sum(axis=1)
+    true_share = np.clip(shares[np.arange(len(y_true)), y_true], np.finfo(float).eps, 1)
     numbers = [1] if n_classes == 2 else range(n_classes)
     with np.errstate(divide="ignore", invalid="ignore"):
         per_class = [
@@ -87,126 +84,29 @@ def score_draws(
             "balanced_accuracy": balanced,
             "mcc": _score_mcc(confusion),
             "brier_score": weights @ squares / total,
-            "log_loss": weights @ -np.log(true_probability) / total,
+            "log_loss": weights @ -np.log(true_share) / total,
         }
 
 
-@dataclass(frozen=True)
-class SeedSpread:
-    """How far one seed's score lies from the mean over all seeds, pooled over combos of one model.
-
-    On one test set, seeds also differ because each errs on other images. That part is in the draws of
-    patients too and counts twice, so intervals are a little wide where seeds hardly matter.
-
-    Attributes:
-        variance: of one seed.
-        degrees_of_freedom: of the variance; 0 where there is one seed only, which says nothing of the spread.
-    """
-
-    variance: float
-    degrees_of_freedom: int
-
-
-def pool_seeds(points: Sequence[FloatArray]) -> SeedSpread:
-    """Pool the variance over seeds within combos.
+def count_patient_freedom(patients: npt.NDArray[np.object_], y_true: IntArray) -> int:
+    """Return the degrees of freedom of a variance over patients: those of the smallest class, less one.
 
     Args:
-        points: for each combo a float array of shape (k,), what its k seeds score on the whole test set.
+        patients: str array of shape (n,), names.
+        y_true: int array of shape (n,), class numbers.
     """
-    freedom = sum(len(one) - 1 for one in points)
-    if freedom == 0:
-        return SeedSpread(0.0, 0)
-    squares = sum(float(((one - one.mean()) ** 2).sum()) for one in points)
-    return SeedSpread(squares / freedom, freedom)
-
-
-def join_seeds(draws: FloatArray, spread: SeedSpread, seed: int) -> FloatArray:
-    """Turn the draws of k seeds into draws of their mean that vary with patients and with seeds.
-
-    To the mean over seeds in each draw of patients, a draw from Student's t is added, scaled by the standard
-    error of a mean over k seeds.
-
-    Args:
-        draws: float array of shape (k, n_draws), the same patients in the same column.
-        spread: over seeds.
-        seed: of the draws from Student's t.
-
-    Returns:
-        float array of shape (n_draws,).
-    """
-    mean = draws.mean(axis=0)
-    if spread.variance == 0:
-        return mean
-    noise = np.random.default_rng(seed).standard_t(spread.degrees_of_freedom, size=mean.shape)
-    return mean + np.sqrt(spread.variance / len(draws)) * noise
+    return min(len(np.unique(patients[y_true == k].astype(str))) for k in np.unique(y_true)) - 1
 
 
 def find_interval(draws: FloatArray, coverage: float = COVERAGE) -> tuple[float, float]:
-    """Return the percentile interval of draws; (nan, nan) where most of them are undefined."""
+    """Return the percentile interval of draws; (nan, nan) where most of them are undefined.
+
+    For a score near 1 it is too narrow: `Estimate.find_score_interval` covers better.
+    """
     if np.isnan(draws).mean() > 0.5:
         return float("nan"), float("nan")
     low, high = np.nanquantile(draws, [(1 - coverage) / 2, (1 + coverage) / 2])
     return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A metric of one combo minus that of another, under the same model, on the same patients and seeds.
-
-    Attributes:
-        value: the difference of the means over seeds.
-        low, high: 95 % interval.
-        standard_error: over patients and seeds.
-        degrees_of_freedom: of the standard error (Welch and Satterthwaite); inf where seeds add nothing.
-        p: two-sided, that there is no difference.
-    """
-
-    value: float
-    low: float
-    high: float
-    standard_error: float
-    degrees_of_freedom: float
-    p: float
-
-    def smallest_detectable(self, level: float) -> float:
-        """Return the difference that would be found in POWER of all test sets of this size.
-
-        Args:
-            level: a difference counts as found when its p is at most this.
-        """
-        quantile = stats.t.ppf(1 - level / 2, self.degrees_of_freedom)
-        return float((quantile + stats.norm.ppf(POWER)) * self.standard_error)
-
-
-def compare_draws(points: FloatArray, draws: FloatArray, spread: SeedSpread, seed: int) -> Difference:
-    """Compare a metric of two combos, paired over patients and seeds.
-
-    Args:
-        points: float array of shape (k,), the metric of combo a minus that of b for each seed, on the whole
-            test set.
-        draws: float array of shape (k, n_draws), the same on each draw of patients.
-        spread: of such differences over seeds.
-        seed: of the random draws of `join_seeds`.
-    """
-    value = float(points.mean())
-    if np.isnan(value):
-        return Difference(value, value, value, value, float("inf"), value)
-    patients = float(np.nanvar(draws.mean(axis=0), ddof=1))
-    seeds = spread.variance / len(points)
-    error = float(np.sqrt(patients + seeds))
-    freedom = (patients + seeds) ** 2 * spread.degrees_of_freedom / seeds**2 if seeds > 0 else float("inf")
-    low, high = find_interval(join_seeds(draws, spread, seed))
-    p = float(2 * stats.t.sf(abs(value) / error, freedom)) if error > 0 else float(value == 0)
-    return Difference(value, low, high, error, freedom, p)
-
-
-def correct_holm(p: FloatArray) -> FloatArray:
-    """Correct a family of p-values after Holm (1979); undefined ones stay so and are not counted."""
-    corrected = np.full(len(p), np.nan)
-    defined = ~np.isnan(p)
-    if defined.any():
-        corrected[defined] = multipletests(p[defined], method="holm")[1]
-    return corrected
 
 
 def place_scores(y_true: IntArray, y_score: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -232,10 +132,11 @@ def compare_rankings(
 ) -> tuple[float, float, float]:
     """Compare two AUCs on the same images after DeLong, DeLong and Clarke-Pearson (1988).
 
-    Images count as independent, which a patient's images are not; `compare_draws` does without that.
+    Images count as independent, which a patient's images are not, and what another training would change is
+    not in it.
 
     Args:
-        y_true: int array of shape (n,), 1 is positive.
+        y_true: int array of shape (n,), 1 is positive; two images of each class or more.
         scores_a: float array of shape (k, n), one row a seed; components are averaged over seeds.
         scores_b: likewise.
 
@@ -255,18 +156,32 @@ def compare_rankings(
     return difference, error, float(2 * stats.norm.sf(abs(difference) / error))
 
 
-def compare_decisions(correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_]) -> float:
-    """Return the exact two-sided p of McNemar's test that two combos are right equally often.
+def compare_decisions(
+    correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_], patients: npt.NDArray[np.object_]
+) -> float:
+    """Return the exact two-sided p of a sign-flip test that two combos are right equally often.
+
+    For each patient, the right decisions of a less those of b are counted over images and seeds; under the
+    null hypothesis each such count is as likely with the other sign. The sum over all patients is compared
+    with its distribution over all flips of signs. With one seed and one image a patient this is McNemar's
+    exact test. It is about these trained networks; what another training would change is not in it.
 
     Args:
-        correct_a: bool array of shape (n,), whether a decides each image rightly.
+        correct_a: bool array of shape (k, n), whether each of k seeds of a decides each image rightly.
         correct_b: likewise.
+        patients: str array of shape (n,), names.
     """
-    table = [
-        [int(np.sum(correct_a & correct_b)), int(np.sum(correct_a & ~correct_b))],
-        [int(np.sum(~correct_a & correct_b)), int(np.sum(~correct_a & ~correct_b))],
-    ]
-    return float(mcnemar(table, exact=True).pvalue)
+    _, patient_of_image = np.unique(patients.astype(str), return_inverse=True)
+    by_image = correct_a.sum(axis=0) - correct_b.sum(axis=0)
+    by_patient = np.rint(np.bincount(patient_of_image, weights=by_image)).astype(np.int64)
+    sizes, counts = np.unique(np.abs(by_patient[by_patient != 0]), return_counts=True)
+    chances = np.ones(1)  # of each sum from -m to m
+    for size, count in zip(sizes, counts, strict=True):
+        of_size = np.zeros(2 * size * count + 1)
+        of_size[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = signal.convolve(chances, of_size)
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return float(np.clip(chances[np.abs(sums) >= abs(by_patient.sum())].sum(), 0, 1))
 
 
 def _score_ranking(

@@ -101,6 +101,12 @@ class Answer:
     n_seeds: str
 
 
+def select_primary(effects: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the primary question, one a combo: ROC AUC over all models against the reference."""
+    is_primary = (effects["about"] == "combo") & (effects["model"] == ALL_MODELS)
+    return effects[is_primary & (effects["metric"] == PRIMARY_METRIC)]
+
+
 def find_answer(
     effects: pd.DataFrame, combos: Mapping[str, Any], reference: str, margin: float | None
 ) -> Answer:
@@ -114,7 +120,7 @@ def find_answer(
     """
     of_combos = effects[effects["about"] == "combo"]
     main = of_combos[of_combos["model"] == ALL_MODELS]
-    primary = main[main["metric"] == PRIMARY_METRIC]
+    primary = select_primary(effects)
     by_model = of_combos[(of_combos["model"] != ALL_MODELS) & (of_combos["metric"] == PRIMARY_METRIC)]
     shown = pd.concat([primary, by_model])
     scale = charts.frame_differences(shown[["difference", "low", "high"]].to_numpy(float).ravel(), margin)

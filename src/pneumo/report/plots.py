@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pneumo.report.answer import ALL_MODELS, PRIMARY_METRIC
+from pneumo.report.answer import select_primary
 
 GroupKey = tuple[str, str]  # combo, model
 N_POINTS = 51  # of a ROC curve
@@ -27,13 +27,8 @@ def write_plots(
         best_model: the model whose matrices are written.
         folder: an existing folder.
     """
-    main = effects[
-        (effects["about"] == "combo")
-        & (effects["model"] == ALL_MODELS)
-        & (effects["metric"] == PRIMARY_METRIC)
-    ]
     tables = {
-        "effects": main[["combo", "difference", "low", "high"]],
+        "effects": select_primary(effects)[["combo", "difference", "low", "high"]],
         "roc": _tabulate_curves(curves),
         "confusion": _tabulate_matrices(matrices, best_model),
     }

@@ -34,7 +34,7 @@ def run(params: Params) -> None:
     for name, path in params.external.items():
         lines.append(f"external test set {name}: {describe_external(name, Path(path).expanduser())}")
     lines.append(f"{len(params.runs)} runs, report in reports/{params.experiment}/")
-    write_text(CHECKED_PATH, "")  # always the same, so that no later stage runs because of it
+    write_text(CHECKED_PATH, "checked\n")  # always the same, so that no later stage runs because of it
     print("\n".join(lines))
 
 

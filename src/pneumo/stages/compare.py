@@ -24,6 +24,7 @@ from pneumo.report.inputs import (
 )
 from pneumo.report.page import Report, write_report
 from pneumo.report.plots import write_plots
+from pneumo.report.summary import summarize
 
 
 def run(params: Params) -> None:
@@ -34,7 +35,7 @@ def run(params: Params) -> None:
     for name, table in tables.items():
         with write_file(report / f"{name}.csv") as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
-    write_json(report / "summary.json", {params.data_name: comparison.summarize(results.leaderboard)})
+    write_json(report / "summary.json", summarize(tables["effects"], results.leaderboard))
     for name, source in (("data", exploration_dir(params.data_name)), ("audit", audit_dir(params.data_name))):
         with write_folder(report / name) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.npy"))

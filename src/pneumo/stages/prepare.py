@@ -9,7 +9,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS
 from pneumo.base.paths import exploration_dir, manifest_path, raw_dir
 from pneumo.data.exploration import draw_samples
-from pneumo.data.manifest import COLUMNS, find_oddities, scan_folder
+from pneumo.data.manifest import COLUMNS, Patients, find_oddities, scan_folder
 from pneumo.data.sources import load_source
 from pneumo.data.split import assign_split, find_leaks, group_images
 
@@ -42,12 +42,11 @@ def run(params: Params) -> None:
         images.loc[~images["parsed"], ["id", "label"]].to_csv(folder / "unparsed_names.csv", index=False)
         find_oddities(images).to_csv(folder / "oddities.csv", index=False)
         np.save(folder / "samples.npy", draw_samples(manifest))
-    print(
-        f"{len(manifest)} images of {manifest['patient'].nunique()} patients: "
-        + ", ".join(f"{n} {split}" for split, n in manifest["split"].value_counts().items())
-        + f"; {len(quarantine)} files set aside, {int((~images['parsed']).sum())} names not parsed "
-        f"(lists in {exploration_dir(params.data_name)})"
-    )
+    parts = ", ".join(f"{n} {split}" for split, n in manifest["split"].value_counts().items())
+    print(f"{len(manifest)} images of {manifest['patient'].nunique()} patients: {parts}")
+    if patients is Patients.per_image:
+        print("Each image counts as a patient of its own (patients: per_image).")
+    print(f"{len(quarantine)} files set aside, lists in {exploration_dir(params.data_name)}")
 
 
 def require_classes(images: pd.DataFrame) -> None:

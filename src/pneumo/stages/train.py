@@ -4,8 +4,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from pneumo.base.artifacts import read_json, write_folder, write_json
 from pneumo.base.config import Params, Run, build, load_group
 from pneumo.base.labels import CLASSES
@@ -18,8 +16,7 @@ from pneumo.base.paths import (
 )
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.base.tables import tabulate_predictions, write_predictions
-from pneumo.training.dataset import load_dataset
-from pneumo.training.fit import fit_classifier, predict_probabilities
+from pneumo.training.dataset import load_dataset, train_run
 from pneumo.training.network_file import save_network
 from pneumo.training.provenance import describe_environment, hash_inputs
 from pneumo.training.recipe import Recipe
@@ -44,23 +41,14 @@ def run(params: Params, run: Run) -> None:
         "recipe": asdict(recipe),
     }
     data = load_dataset(params, run.combo)
-    classifier = data.build_classifier(recipe, run.seed)
-    history = fit_classifier(
-        classifier, recipe, data.training, run.seed, lambda: data.load_features(classifier)
-    )
-    predicted = np.concatenate([data.training.val_rows, data.test_rows])
-    if recipe.uses_features_only:
-        probabilities = predict_probabilities(classifier.head, data.load_features(classifier), predicted)
-    else:
-        probabilities = predict_probabilities(classifier.model, data.training.images, predicted)
-    table = tabulate_predictions(
-        data.manifest.iloc[predicted], CLASSES[params.task], data.y_true[predicted], probabilities
-    )
+    trained = train_run(data, recipe, run.seed)
+    classes, y_true = CLASSES[params.task], data.y_true[trained.rows]
+    table = tabulate_predictions(data.manifest.iloc[trained.rows], classes, y_true, trained.probabilities)
     with write_folder(run_dir(run)) as folder:
-        save_network(classifier.model, folder / "model.keras")
-        history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
+        save_network(trained.classifier.model, folder / "model.keras")
+        trained.history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
         write_predictions(table, folder / "predictions.csv")
         write_json(folder / "run.json", provenance)
     seconds = time.perf_counter() - start
     write_json(run_seconds_path(run), {"train_s": round(seconds, 1)})
-    print(f"{run.name}: {len(history)} epochs, {seconds:.0f} s, in {run_dir(run)}")
+    print(f"{run.name}: {len(trained.history)} epochs, {seconds:.0f} s, in {run_dir(run)}")

@@ -1,6 +1,7 @@
-"""What a run learns from, and what it predicts."""
+"""What a run learns from, how it is trained on that, and what it predicts."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from pneumo.base.labels import CLASSES
 from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.tables import number_classes, read_manifest
 from pneumo.training.features import load_or_extract_features
-from pneumo.training.fit import Features, TrainingData
+from pneumo.training.fit import Features, TrainingData, fit_classifier, predict_rows
 from pneumo.training.networks import Classifier, build_classifier
 from pneumo.training.recipe import Recipe
+from pneumo.training.refit import refit_classifier
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,46 @@ def load_dataset(params: Params, combo: str) -> Dataset:
     images = np.load(path, mmap_mode="r")
     training = TrainingData(images, train, y_true[train], val, y_true[val], len(classes))
     return Dataset(manifest, path, y_true, training, test, Path(params.weights_dir))
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What training a recipe on a dataset gives.
+
+    Attributes:
+        classifier: the trained network.
+        history: one row an epoch, see `fit.fit_classifier`.
+        rows: int array of shape (n,), rows of the validation and then of the test images.
+        probabilities: float32 array of shape (n, n_classes), predicted for these rows. With `refit`, those of
+            validation images come from networks that have not seen their patients.
+    """
+
+    classifier: Classifier
+    history: pd.DataFrame
+    rows: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+
+
+def train_run(data: Dataset, recipe: Recipe, seed: int) -> TrainedRun:
+    """Train a recipe and predict validation and test images.
+
+    Args:
+        data: images, classes and split.
+        recipe: the network and its training.
+        seed: of weights, order of images and augmentation.
+    """
+    images, val_rows = data.training.images, data.training.val_rows
+    if recipe.refit is None:
+        classifier = data.build_classifier(recipe, seed)
+        load = partial(data.load_features, classifier)
+        history = fit_classifier(classifier, recipe, data.training, seed, load)
+        of_val = predict_rows(classifier, recipe, images, val_rows, load)
+    else:
+        build = partial(data.build_classifier, recipe, seed)
+        patients = data.manifest["patient"].to_numpy(str)[val_rows]
+        refitted = refit_classifier(build, recipe, data.training, patients, seed, data.load_features)
+        classifier, history, of_val = refitted.classifier, refitted.history, refitted.val_probabilities
+        load = partial(data.load_features, classifier)
+    of_test = predict_rows(classifier, recipe, images, data.test_rows, load)
+    rows = np.concatenate([val_rows, data.test_rows])
+    return TrainedRun(classifier, history, rows, np.concatenate([of_val, of_test]))
