@@ -1,5 +1,6 @@
 # make repro runs the pipeline, make test runs the tests; both install what they need into .venv first.
 # make repro EXPERIMENT=name runs a file of conf/experiment/; an own params.yaml is kept there first.
+# dvc repro gives the same, one stage after the other.
 PYTHON ?= python3
 EXPERIMENT ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -8,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 repro: .venv/.installed
 	$(if $(EXPERIMENT),pneumo use $(EXPERIMENT))
 	pneumo check
-	dvc repro
+	pneumo sweep
 
 test: .venv/.installed
 	pytest

@@ -13,6 +13,7 @@ from typing import Any
 from pneumo.base.config import Params, Run, load_params
 from pneumo.base.errors import PneumoError
 from pneumo.base.messages import DEBUG_VARIABLE, hold_messages, quieten_tensorflow
+from pneumo.base.reproducibility import limit_blas_threads
 
 LOGS_DIR = Path("logs")
 OUTPUTS = (("data",), ("models",), ("reports",))
@@ -37,6 +38,22 @@ STAGES: list[tuple[str, str, list[Any]]] = [
     ("compare", "Write the report over all runs.", []),
 ]
 COMMANDS: list[tuple[str, str, list[Any]]] = [
+    (
+        "sweep",
+        "Run the stages that are due, as `dvc repro` does, many at a time.",
+        [
+            ("--workers", {"type": int, "help": "cores to use (default: all)"}),
+            (
+                "--gpus-per-run",
+                {
+                    "dest": "gpus_per_run",
+                    "type": float,
+                    "default": 1.0,
+                    "help": "where there are GPUs; 0.5 shares one (default: 1)",
+                },
+            ),
+        ],
+    ),
     (
         "use",
         "Make a ready experiment of conf/experiment/ the one in params.yaml; yours is kept beside it.",
@@ -89,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 an error, said in one line, 2 wrong usage."""
     options = vars(_build_parser().parse_args(arguments))
     module, debug = options.pop("module"), options.pop("debug")
+    limit_blas_threads()
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
     else:

@@ -6,6 +6,7 @@ from pneumo.base.config import Run
 
 DATA_DIR = Path("data")
 MODELS_DIR = Path("models")
+REPORTS_DIR = Path("reports")
 FEATURE_CACHE_DIR = DATA_DIR / ".features"
 CHECKED_PATH = DATA_DIR / ".checked"
 # In a data set's raw folder: the files that `download` could not bring there, and why.
@@ -79,4 +80,4 @@ def learning_rate_dir(experiment: str) -> Path:
 
 def report_dir(experiment: str) -> Path:
     """Folder of an experiment's report."""
-    return Path("reports") / experiment
+    return REPORTS_DIR / experiment

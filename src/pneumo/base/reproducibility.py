@@ -2,10 +2,28 @@
 
 import os
 
+THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
+_BLAS_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-def make_deterministic() -> None:
-    """Ask TensorFlow for operations that add in the same order every time; call it before the first one runs.
 
-    Seeds are set where a network is built. JAX on a CPU needs no asking.
+def make_deterministic(threads: int = 1) -> None:
+    """Ask the backend to add in the same order every time; call it before its first operation runs.
+
+    Seeds are set where a network is built.
+
+    Args:
+        threads: of an operation. Other numbers of threads add in another order, so that the number must not
+            follow from the machine or from what else runs on it.
     """
     os.environ["TF_DETERMINISTIC_OPS"] = "1"
+    os.environ[THREADS_VARIABLE] = str(threads)
+    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    if threads == 1:  # JAX knows one thread and as many as there are cores
+        flags = os.environ.get("XLA_FLAGS", "").split()
+        flag = "--xla_cpu_multi_thread_eigen=false"
+        os.environ["XLA_FLAGS"] = " ".join([*(each for each in flags if each != flag), flag])
+
+
+def limit_blas_threads() -> None:
+    """Let NumPy, SciPy and scikit-learn compute in one thread; call it before they are imported."""
+    os.environ.update(dict.fromkeys(_BLAS_VARIABLES, "1"))

@@ -26,8 +26,8 @@ def run(params: Params, recipe: str, combo: str, phase: str | None) -> None:
         combo: whose images are trained on; `preprocess` has made them.
         phase: of the recipe; None takes its last.
     """
-    make_deterministic()
     config = build(Recipe, load_group("model", recipe, params.models.get(recipe)), f"model {recipe}")
+    make_deterministic(config.threads)
     names = list(config.phases)
     phase = phase or names[-1]
     expect(phase in names, "--phase", f"one of {', '.join(names)}", phase)

@@ -34,10 +34,11 @@ def run(params: Params, recipe: str, combo: str, storage: str | None, seed: int)
         storage: URL of the study's database; None for an SQLite file beside the models.
         seed: of the draws.
     """
-    make_deterministic()
     base = load_group("model", recipe, params.models.get(recipe))
     settings = build(search.Search, load_group("tune", recipe), f"tune {recipe}")
-    monitor = build(Recipe, base, f"model {recipe}").monitor
+    start = build(Recipe, base, f"model {recipe}")
+    make_deterministic(start.threads)
+    monitor = start.monitor
     data = load_dataset(params, combo)
 
     def objective(trial: optuna.Trial) -> float:

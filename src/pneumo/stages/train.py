@@ -27,8 +27,8 @@ LOCK_PATH = Path("requirements.lock")
 def run(params: Params, run: Run) -> None:
     """Train one run and predict validation and test images; test labels are only copied, never looked at."""
     start = time.perf_counter()
-    make_deterministic()
     recipe = build(Recipe, load_group("model", run.model, params.models[run.model]), f"model {run.model}")
+    make_deterministic(recipe.threads)
     inputs = {
         "requirements.lock": LOCK_PATH,
         "manifest.csv": manifest_path(params.data_name),

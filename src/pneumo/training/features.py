@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.base.artifacts import hash_file, write_file
+from pneumo.base.reproducibility import THREADS_VARIABLE
 from pneumo.training.batches import ImageBatches
 
 BATCH_SIZE = 32
@@ -43,11 +45,12 @@ def feature_key(extractor: keras.Model, images_path: Path) -> str:
 
     Returns:
         64 hexadecimal digits that change with the images, the extractor's layers and weights, the versions of
-        Keras and its backend, and the kinds of device that the backend uses.
+        Keras and its backend, the kinds of device that the backend uses, and the threads of an operation.
     """
     digest = hashlib.sha256(hash_file(images_path).encode())
     layers = [_describe_layer(layer) for layer in extractor.layers]
-    digest.update(json.dumps([*describe_computation(), layers], default=str).encode())
+    threads = os.environ.get(THREADS_VARIABLE)
+    digest.update(json.dumps([*describe_computation(), threads, layers], default=str).encode())
     for weights in extractor.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()

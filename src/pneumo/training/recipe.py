@@ -320,6 +320,8 @@ class Recipe:
             beta distribution with this parameter twice.
         predict_flips: the probability of an image is the mean of its own and its mirror image's.
         refit: train on validation images too, for a number of epochs that is fixed; null does not.
+        threads: of an operation on a CPU. The bytes of a run depend on their number, so it is the recipe's
+            and not the machine's; runs at the same time use the other cores.
         test_seen: how often somebody has seen a test score of this recipe or of one that it was made from,
             before it was chosen.
     """
@@ -336,6 +338,7 @@ class Recipe:
     mixup_alpha: float = 0.0
     predict_flips: bool = False
     refit: Refit | None = None
+    threads: int = 1
     test_seen: int = 0
 
     def __post_init__(self) -> None:
@@ -367,6 +370,7 @@ class Recipe:
             "false where all phases train on features",
             self.predict_flips,
         )
+        expect(self.threads >= 1, "threads", "1 or more", self.threads)
         expect(self.mixup_alpha >= 0, "mixup_alpha", "0 or more", self.mixup_alpha)
         expect(self.test_seen >= 0, "test_seen", "0 or more", self.test_seen)
 

@@ -1,0 +1,189 @@
+"""Calls in processes of this machine.
+
+Each call has a process of its own, forked from a server that has imported what calls need. It starts within
+milliseconds, and no call sees anything that another one left behind: its bytes are those of a new process.
+The server has one thread and has initialised no backend, so forking it is safe. Where the system cannot fork,
+each process imports for itself.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from pneumo.execution import preload
+from pneumo.execution.engine import Call, Engine, Outcome, call_target
+
+_CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
+_GPUS_DIR = Path("/proc/driver/nvidia/gpus")
+
+
+@dataclass
+class _Process:
+    call: Call
+    process: BaseProcess
+    results: Connection
+    gpu: str | None
+    start: float = field(default_factory=time.perf_counter)
+
+
+class LocalEngine(Engine):
+    """Processes of this machine.
+
+    Args:
+        n_cpus: cores to use in sum.
+        logs_dir: each call writes what it prints to <name>.log there.
+        modules: what calls import, loaded once.
+        gpus: the devices, as CUDA_VISIBLE_DEVICES names them.
+    """
+
+    def __init__(
+        self, n_cpus: int, logs_dir: Path, modules: Sequence[str] = (), gpus: Sequence[str] = ()
+    ) -> None:
+        self._n_cpus = n_cpus
+        self._logs_dir = logs_dir
+        self._free_gpus = dict.fromkeys(gpus, 1.0)
+        self._waiting: list[Call] = []
+        self._processes: dict[str, _Process] = {}
+        if _CAN_FORK:
+            self._context: Any = multiprocessing.get_context("forkserver")
+            os.environ[preload.VARIABLE] = ",".join(modules)
+            # A server that runs already has imported what it was told to at its start.
+            self._context.set_forkserver_preload([preload.__name__])
+            forkserver.ensure_running()
+        else:
+            self._context = multiprocessing.get_context("spawn")
+
+    def submit(self, call: Call) -> None:
+        """Queue a call."""
+        self._waiting.append(call)
+        self._waiting.sort(key=lambda each: -each.priority)  # stable: the first of equals stays the first
+        self._start_waiting()
+
+    def wait(self, timeout_s: float) -> list[Outcome]:
+        """Return outcomes; a process that died without one is an error that names the signal."""
+        by_results = {each.results: each for each in self._processes.values()}
+        ended = connection.wait(list(by_results), timeout_s)
+        outcomes = [self._end(by_results[results]) for results in ended if isinstance(results, Connection)]
+        self._start_waiting()
+        return outcomes
+
+    def running(self) -> list[str]:
+        """Return the names of the calls that have a process."""
+        return list(self._processes)
+
+    def cancel(self) -> None:
+        """Kill all processes; what they were writing is left as `.partial`."""
+        self._waiting.clear()
+        for each in self._processes.values():
+            each.process.kill()
+        for each in self._processes.values():
+            each.process.join()
+            each.results.close()
+        self._processes.clear()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and self._fits(self._waiting[0]):
+            self._start(self._waiting.pop(0))
+
+    def _fits(self, call: Call) -> bool:
+        if call.resources.gpus and self._free_gpus and self._choose_gpu(call) is None:
+            return False
+        used = sum(each.call.resources.cpus for each in self._processes.values())
+        return used == 0 or used + call.resources.cpus <= self._n_cpus
+
+    def _choose_gpu(self, call: Call) -> str | None:
+        return next((gpu for gpu, free in self._free_gpus.items() if free >= call.resources.gpus), None)
+
+    def _start(self, call: Call) -> None:
+        gpu = self._choose_gpu(call) if call.resources.gpus else None
+        if gpu is not None:
+            self._free_gpus[gpu] -= call.resources.gpus
+        log = self._logs_dir / f"{call.name.replace('/', '_')}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        results, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=_serve_call,
+            args=(sender, call, log.absolute(), describe_gpu(gpu, call.resources.gpus)),
+        )
+        process.start()
+        sender.close()
+        self._processes[call.name] = _Process(call, process, results, gpu)
+
+    def _end(self, ended: _Process) -> Outcome:
+        try:
+            value, error = ended.results.recv()
+            ended.process.join()
+        except (EOFError, ConnectionResetError):
+            ended.process.join()
+            value, error = None, describe_exit(ended.process.exitcode)
+        ended.results.close()
+        del self._processes[ended.call.name]
+        if ended.gpu is not None:
+            self._free_gpus[ended.gpu] += ended.call.resources.gpus
+        return Outcome(ended.call.name, value, error, time.perf_counter() - ended.start)
+
+
+def count_cpus() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def list_gpus() -> list[str]:
+    """Return the NVIDIA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name not in ("", "-1")]
+    return [str(number) for number, _ in enumerate(_GPUS_DIR.iterdir())] if _GPUS_DIR.is_dir() else []
+
+
+def describe_gpu(gpu: str | None, share: float) -> dict[str, str]:
+    """Return the environment of a call that has a GPU, or a share of one, to itself."""
+    if gpu is None:
+        return {}
+    # Without these, the first call on a device takes its whole memory.
+    shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return {"CUDA_VISIBLE_DEVICES": gpu, **(shared if share < 1 else {})}
+
+
+def describe_exit(exit_code: int | None) -> str:
+    """Say why a process ended that returned nothing."""
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        reason = "; the system does that when memory runs out" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{reason}"
+    return f"its process ended with exit status {exit_code}"
+
+
+def _serve_call(results: Connection, call: Call, log: Path, environment: dict[str, str]) -> None:
+    # Ctrl-C reaches every process of a terminal; the engine decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    outcome = call_target(call.target, call.arguments)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    results.send(outcome)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
