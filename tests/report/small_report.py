@@ -43,6 +43,7 @@ def make_params(**changes):
         "seeds": [0, 1],
         "threshold": Threshold(ThresholdMethod.youden),
         "prevalence": 0.2,
+        "equivalence_margin": 0.01,
         "weights_dir": "weights",
         "external": {},
     }
