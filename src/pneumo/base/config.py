@@ -94,8 +94,7 @@ class Params:
         threshold: how the decision threshold is chosen.
         prevalence: share of pneumonia among the children a model would be used on, in (0, 1); decision curves
             are drawn for it.
-        equivalence_margin: differences in a metric that are shown to be smaller count as none that matters, in
-            (0, 1).
+        equivalence_margin: a difference that is shown to be smaller counts as none that matters, in (0, 1).
         weights_dir: folder with ImageNet weights; Keras downloads those that are not there.
         external: name -> folder of a further test set, with NORMAL and PNEUMONIA; nothing is chosen by it.
     """
