@@ -22,7 +22,7 @@ from small_report import (
 from pneumo.base.labels import Task
 from pneumo.report.page import SECTIONS, list_points, write_report
 
-VOID = {"meta", "link", "img", "br", "input", "hr"}
+VOID = {"col", "meta", "link", "img", "br", "input", "hr"}
 
 
 class Structure(HTMLParser):

@@ -166,7 +166,7 @@ def build_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> list[Tab
             "Effects",
             "Every test of the experiment; each family is corrected after Holm by itself. primary: a "
             "combination over all models. by_model: under one model. heterogeneity: one model less the "
-            "others. p within the margin: two one-sided tests that the difference is smaller than the margin.",
+            "others. p within the margin: two one-sided tests that the difference is smaller than it.",
             [
                 text("family", "family"),
                 text("of", "subject"),
