@@ -27,6 +27,16 @@ def test_models_stand_below_their_combo_with_what_is_shown_of_each():
     ]
 
 
+def test_an_equivalence_is_written_with_its_own_p():
+    effects = EFFECTS.assign(
+        verdict=np.where(EFFECTS["subject"] == "equalize", "equivalent", EFFECTS["verdict"]),
+        p_within_holm=0.014,
+    )
+    equalize, crop = find_answer(effects, COMBOS, "raw", margin=0.01).effects
+    assert equalize.p == "within \N{PLUS-MINUS SIGN}0.01: p = 0.014"
+    assert crop.p == "p < 0.001"
+
+
 def test_other_questions_are_secondary():
     answer = find_answer(EFFECTS, COMBOS, "raw", margin=None)
     (operating,), (models,) = answer.secondary.values()

@@ -189,11 +189,18 @@ def _describe_effect(
         wording.describe_verdict(row["verdict"], row["metric"], row["against"], n_seeds),
         wording.write_signed(row["difference"]),
         wording.write_interval(row["low"], row["high"], signed=True),
-        wording.write_p(row["p_holm"], named=True),
+        _write_p(row, margin),
         charts.draw_difference(row["difference"], row["low"], row["high"], scale, kind, margin, is_main=True),
         _describe_heterogeneity(heterogeneity),
         parts,
     )
+
+
+def _write_p(row: Row, margin: float | None) -> str:
+    """Write the p that the verdict rests on."""
+    if row["verdict"] == "equivalent":
+        return f"within \N{PLUS-MINUS SIGN}{margin:g}: {wording.write_p(row['p_within_holm'], named=True)}"
+    return wording.write_p(row["p_holm"], named=True)
 
 
 def _describe_part(row: Row, scale: charts.Scale, margin: float | None) -> Part:
