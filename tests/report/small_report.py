@@ -181,7 +181,7 @@ def _score(task, combos, models, seeds):
         for model in models
         for seed in seeds
     }
-    results = compile_results(predictions, Threshold(ThresholdMethod.youden), 0.2, "raw")
+    results = compile_results(predictions, Threshold(ThresholdMethod.youden), 0.2, "raw", 0.01)
     keys = group_seeds(list(predictions))[results.best_run[:2]]
     band = band_roc([results.outcomes[key].decide(results.outcomes[key].test) for key in keys])
     return predictions, results, band
