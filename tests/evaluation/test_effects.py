@@ -281,7 +281,17 @@ def test_missing_runs_leave_the_others(runs):
     assert primary["n_runs"].to_dict() == {"clahe": 4 + 6, "crop": 6 + 4 + 4}
     assert primary["p"].notna().all()
     models = select(table, Family.models).set_index(["subject", "against"])
-    assert models.loc[("cnn", "dense"), "over"] == "raw crop"
+    over = {("cnn", "dense"): "crop", ("cnn", "mobilenet"): "raw", ("dense", "mobilenet"): "clahe"}
+    assert models["over"].to_dict() == over
+    assert (models["n_runs"] == 6).all()
+    assert models["p"].notna().all()
+
+
+def test_models_without_a_complete_combo_in_common_have_no_verdict(runs):
+    missing = {("raw", "cnn", 0), ("clahe", "dense", 1), ("crop", "cnn", 1), ("crop", "dense", 1)}
+    kept = {key: run for key, run in runs.items() if key not in missing and key[1] != "mobilenet"}
+    row = select(tabulate(kept), Family.models).iloc[0]
+    assert (row["over"], row["n_runs"], row["verdict"]) == ("raw clahe crop", 3 * 3, Verdict.unknown_spread)
 
 
 @pytest.mark.parametrize(

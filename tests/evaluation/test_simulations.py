@@ -21,7 +21,7 @@ EXPERIMENTS = {
     "unequal seeds": Experiment({"a": 3, "b": 3, "c": 2, "d": 1}, seed_sd=0.2),
     "two combos": Experiment({"a": 3, "b": 3}, seed_sd=0.2),
 }
-# With 2 degrees of freedom over seeds, and where training adds no spread, intervals are too wide.
+# With 2 degrees of freedom over seeds, or where training adds no spread, intervals are wider than needed.
 CAUTIOUS = {
     "no spread over seeds": Experiment(dict.fromkeys("abcd", 3), seed_sd=0, combo_sd=0),
     "two seeds of two combos": Experiment({"a": 2, "b": 2}, seed_sd=0.2),

@@ -51,7 +51,8 @@ class Family(StrEnum):
             model; of two models one test, as the other is its mirror image.
         operating_point: does a combo change sensitivity or specificity at the threshold chosen on validation,
             over all models? Two tests a combo.
-        models: do two models differ in ROC AUC, over the combos that both have? One test a pair.
+        models: do two models differ in ROC AUC, over the combos for which both have all their seeds? One test
+            a pair.
     """
 
     primary = "primary"
@@ -186,30 +187,41 @@ def _compare_effects(draws: Draws, reference: str) -> Iterator[dict[str, Any]]:
 
 
 def _compare_models(draws: Draws) -> Iterator[dict[str, Any]]:
-    """Compare models over combos; a seed's mean over combos counts as one, in case its runs are alike."""
-    seeds = _list_seeds(draws)
     models = dict.fromkeys(model for _, model, _ in draws.scores)
     for a, b in combinations(models, 2):
-        combos = [combo for combo, by_model in seeds.items() if a in by_model and b in by_model]
-        shared = [
-            sorted(set.intersection(*(set(seeds[combo][model]) for combo in combos))) if combos else []
-            for model in (a, b)
-        ]
-        if not all(shared):
+        combos, seeds = _share_combos(draws, a, b)
+        if not all(seeds):
             continue
+        # A seed's mean over combos counts as one score, so that runs of one seed may resemble one another.
         means = [
-            np.array(
-                [
-                    np.mean([draws.scores[combo, model, seed][PRIMARY_METRIC] for combo in combos], axis=0)
-                    for seed in of_model
-                ]
+            np.mean(
+                [[draws.scores[combo, model, seed][PRIMARY_METRIC] for seed in of_model] for combo in combos],
+                axis=0,
             )
-            for model, of_model in zip((a, b), shared, strict=True)
+            for model, of_model in zip((a, b), seeds, strict=True)
         ]
         result = estimates.estimate(
             means[0].mean(axis=0) - means[1].mean(axis=0),
             draws.patient_freedom,
             [(estimates.pool_seeds([mean]), 1 / len(mean)) for mean in means],
         )
-        n_runs = len(combos) * sum(len(of_model) for of_model in shared)
+        n_runs = len(combos) * sum(len(of_model) for of_model in seeds)
         yield _row(a, b, PRIMARY_METRIC, " ".join(combos), result, n_runs)
+
+
+def _share_combos(draws: Draws, a: str, b: str) -> tuple[list[str], list[list[int]]]:
+    """Return the combos for which two models have all their seeds, and the seeds of either model."""
+    by_combo = _list_seeds(draws)
+    shared = [combo for combo, by_model in by_combo.items() if a in by_model and b in by_model]
+    if not shared:
+        return [], [[], []]
+    most = [max((set(by_combo[combo][model]) for combo in shared), key=len) for model in (a, b)]
+    complete = [
+        combo
+        for combo in shared
+        if all(of_model <= set(by_combo[combo][model]) for model, of_model in zip((a, b), most, strict=True))
+    ]
+    combos = complete or shared
+    return combos, [
+        sorted(set.intersection(*(set(by_combo[combo][model]) for combo in combos))) for model in (a, b)
+    ]
