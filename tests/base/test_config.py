@@ -40,6 +40,7 @@ models:
 seeds: [7, 0]
 threshold: {method: sensitivity, sensitivity: 0.9}
 prevalence: 0.2
+equivalence_margin: 0.01
 weights_dir: weights
 external: {}
 """
@@ -191,6 +192,7 @@ def test_exponents_without_a_point_are_numbers(params_path):
         ({"prevalence": 0}, ["prevalence", "0.0"]),
         ({"prevalence": 1}, ["prevalence", "1.0"]),
         ({"prevalence": None}, ["prevalence"]),
+        ({"equivalence_margin": 0}, ["equivalence_margin", "0.0"]),
         ({"weights_dir": None}, ["weights_dir"]),
         ({"weights_dir": ""}, ["weights_dir"]),
     ],

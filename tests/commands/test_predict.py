@@ -181,7 +181,7 @@ class TestPredict:
         ]
         assert "(probability of pneumonia 0." in lines[0]
         assert ", threshold 0." in lines[0]
-        assert lines[2].endswith("not read: not a readable JPEG, PNG, BMP, TIFF or WebP image")
+        assert lines[2].endswith("not read: not a readable JPEG, PNG, BMP, TIFF, WebP or DICOM image")
         assert lines[3].endswith("not read: No such file or directory")
         assert captured.err == "pneumo: 2 of 4 files could not be read.\n"
 

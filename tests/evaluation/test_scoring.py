@@ -81,7 +81,7 @@ def predictions():
 
 @pytest.fixture(scope="module")
 def results(predictions):
-    return compile_results(predictions, YOUDEN, 0.2, "raw")
+    return compile_results(predictions, YOUDEN, 0.2, "raw", 0.01)
 
 
 def test_points_and_intervals_are_of_the_same_predictions(predictions, results):

@@ -43,6 +43,7 @@ def make_params(**changes):
         "seeds": [0, 1],
         "threshold": Threshold(ThresholdMethod.youden),
         "prevalence": 0.2,
+        "equivalence_margin": 0.01,
         "weights_dir": "weights",
         "external": {},
     }
@@ -88,33 +89,43 @@ def predict(manifest, task, seed, skill):
 
 
 def make_effects(rows):
-    """Tabulate effects from (combo, model, metric, difference, verdict)."""
-    table = pd.DataFrame(rows, columns=["combo", "model", "metric", "difference", "verdict"])
+    """Tabulate effects from (family, subject, over, metric, difference, verdict)."""
+    table = pd.DataFrame(rows, columns=["family", "subject", "over", "metric", "difference", "verdict"])
     known = ~table["verdict"].isin(["unknown_spread", "not_compared"])
+    n_seeds = np.where(known, 2, 1)
     return table.assign(
-        about="combo",
-        family="primary",
-        reference="raw",
+        against="raw",
+        left_out="",
+        n_runs=2 * n_seeds * table["over"].str.split().str.len(),
         low=table["difference"] - 0.01,
         high=table["difference"] + 0.01,
+        interval_over=np.where(known, "patients and seeds", "patients"),
         p=np.where(known, 0.0004, np.nan),
         p_holm=np.where(known, 0.0008, np.nan),
-        n_models=2,
-        n_seeds=np.where(table["verdict"] == "unknown_spread", 1, 2),
-        interval_over="patients and seeds",
-        heterogeneity_p=np.nan,
+        p_within=np.nan,
+        p_within_holm=np.nan,
+        smallest_detectable=0.02,
     )[list(EFFECT_COLUMNS)]
 
 
 EFFECTS = make_effects(
     [
-        ("equalize", "all", "roc_auc", 0.003, "not_shown"),
-        ("crop_clahe", "all", "roc_auc", -0.0312, "worse"),
-        ("equalize", "cnn", "roc_auc", 0.01, "not_shown"),
-        ("equalize", "dense", "roc_auc", -0.004, "not_shown"),
-        ("crop_clahe", "cnn", "roc_auc", -0.03, "not_shown"),
-        ("crop_clahe", "dense", "roc_auc", -0.0324, "not_shown"),
-        ("crop_clahe", "all", "sensitivity", -0.05, "worse"),
+        ("primary", "equalize", "cnn dense", "roc_auc", 0.003, "not_shown"),
+        ("primary", "crop_clahe", "cnn dense", "roc_auc", -0.0312, "worse"),
+        ("by_model", "equalize", "cnn", "roc_auc", 0.01, "not_shown"),
+        ("by_model", "equalize", "dense", "roc_auc", -0.004, "not_shown"),
+        ("by_model", "crop_clahe", "cnn", "roc_auc", -0.03, "worse"),
+        ("by_model", "crop_clahe", "dense", "roc_auc", -0.0324, "not_shown"),
+        ("heterogeneity", "equalize", "cnn", "roc_auc", 0.014, "better"),
+        ("heterogeneity", "crop_clahe", "cnn", "roc_auc", 0.0024, "not_shown"),
+        ("operating_point", "crop_clahe", "cnn dense", "sensitivity", -0.05, "worse"),
+        ("models", "cnn", "raw equalize", "roc_auc", 0.2, "better"),
+    ]
+)
+ONE_SEED = make_effects(
+    [
+        ("primary", "equalize", "cnn", "roc_auc", 0.03, "unknown_spread"),
+        ("by_model", "equalize", "cnn", "roc_auc", 0.03, "unknown_spread"),
     ]
 )
 
@@ -170,7 +181,7 @@ def _score(task, combos, models, seeds):
         for model in models
         for seed in seeds
     }
-    results = compile_results(predictions, Threshold(ThresholdMethod.youden), 0.2, "raw")
+    results = compile_results(predictions, Threshold(ThresholdMethod.youden), 0.2, "raw", 0.01)
     keys = group_seeds(list(predictions))[results.best_run[:2]]
     band = band_roc([results.outcomes[key].decide(results.outcomes[key].test) for key in keys])
     return predictions, results, band

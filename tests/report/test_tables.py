@@ -34,7 +34,11 @@ def test_the_leaderboard_keeps_its_order_and_its_numbers():
 
 def test_verdicts_are_words_with_a_mark():
     cells = column(build()["effects"], "verdict")
-    assert {(cell.text, cell.kind) for cell in cells} == {("worse", "harms"), ("no difference shown", "open")}
+    assert {(cell.text, cell.kind) for cell in cells} == {
+        ("worse", "harms"),
+        ("better", "helps"),
+        ("no difference shown", "open"),
+    }
 
 
 def test_a_long_table_is_cut_and_says_so():

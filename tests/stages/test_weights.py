@@ -50,3 +50,13 @@ def test_a_network_of_random_weights_needs_no_folder(folder, capsys):
     shutil.rmtree(folder)
     assert record("dense") == {"pretrained": None, "file": None, "sha256": None}
     assert capsys.readouterr().out == "dense: random weights\n"
+
+
+def test_a_backbone_that_ends_early_has_a_file_of_its_own(folder):
+    text = (folder.parent / "params.yaml").read_text()
+    recipe = "mobilenet_frozen: {network: {name: resnet50, ends_at: conv4_block6_out}}"
+    (folder.parent / "params.yaml").write_text(text.replace("mobilenet_frozen: {}", recipe))
+    (folder / "resnet50_imagenet_notop.weights.h5").write_bytes(b"the whole")
+    assert record()["file"] == "resnet50_imagenet_notop.weights.h5"
+    (folder / "resnet50_imagenet_conv4_block6.weights.h5").write_bytes(b"its lower part")
+    assert record()["file"] == "resnet50_imagenet_conv4_block6.weights.h5"

@@ -94,6 +94,7 @@ class Params:
         threshold: how the decision threshold is chosen.
         prevalence: share of pneumonia among the children a model would be used on, in (0, 1); decision curves
             are drawn for it.
+        equivalence_margin: a difference that is shown to be smaller counts as none that matters, in (0, 1).
         weights_dir: folder with ImageNet weights; Keras downloads those that are not there.
         external: name -> folder of a further test set, with NORMAL and PNEUMONIA; nothing is chosen by it.
     """
@@ -108,6 +109,7 @@ class Params:
     seeds: list[int]
     threshold: Threshold
     prevalence: float
+    equivalence_margin: float
     weights_dir: str
     external: dict[str, str]
 
@@ -125,6 +127,12 @@ class Params:
         for name in self.external:
             expect_name("external", name)
         expect(0 < self.prevalence < 1, "prevalence", "a fraction in (0, 1)", self.prevalence)
+        expect(
+            0 < self.equivalence_margin < 1,
+            "equivalence_margin",
+            "a number in (0, 1)",
+            self.equivalence_margin,
+        )
         expect(bool(self.weights_dir), "weights_dir", "a folder", self.weights_dir)
         for name, overrides in self.models.items():
             expect(

@@ -83,8 +83,10 @@ def hash_question(base: DictConfig, settings: search.Search, seed: int, params: 
         params: names data, task and weights.
         combo: whose images are trained on.
     """
-    pretrained = build(Recipe, base, "recipe").network.pretrained
-    weights = find_weights(pretrained, Path(params.weights_dir)) if pretrained else None
+    network = build(Recipe, base, "recipe").network
+    weights = None
+    if network.pretrained:
+        weights = find_weights(network.pretrained, Path(params.weights_dir), network.pretrained_ends_at)
     question = {
         "recipe": OmegaConf.to_container(base),
         "search": {**asdict(settings), "n_trials": None},

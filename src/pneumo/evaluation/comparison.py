@@ -53,12 +53,13 @@ _COMPARISON_COLUMNS = (
 
 
 class Verdict(StrEnum):
-    """What a test says of a combo against the reference.
+    """What tests say of a combo against the reference, or of one model against another.
 
     Attributes:
         reference: it is the reference.
         better: a difference in its favour is shown.
         worse: a difference to its disadvantage is shown.
+        equivalent: no difference is shown, and it is shown that there is none as large as the margin.
         not_shown: no difference is shown, which does not show that there is none.
         unknown_spread: the spread over patients or over seeds is not known, so nothing can be shown.
         not_compared: it has no seed in common with the reference, or the metric is undefined.
@@ -67,6 +68,7 @@ class Verdict(StrEnum):
     reference = "reference"
     better = "better"
     worse = "worse"
+    equivalent = "equivalent"
     not_shown = "not_shown"
     unknown_spread = "unknown_spread"
     not_compared = "not_compared"
@@ -325,20 +327,21 @@ def judge_combos(leaderboard: pd.DataFrame, comparisons: pd.DataFrame, reference
     return leaderboard.assign(verdict=verdicts, smallest_detectable=[row[2] for row in rows])
 
 
-def judge(difference: float, p_holm: float) -> Verdict:
+def judge(difference: float, p_holm: float, p_within_holm: float = float("nan")) -> Verdict:
     """Return the verdict of a difference from the reference.
 
     Args:
         difference: to the combo's favour if above 0; nan where there is none.
         p_holm: its corrected p; nan where a spread is not known.
+        p_within_holm: the corrected p that it is not smaller than the margin; nan where there is no margin.
     """
     if np.isnan(difference):
         return Verdict.not_compared
     if np.isnan(p_holm):
         return Verdict.unknown_spread
-    if p_holm > SIGNIFICANCE:
-        return Verdict.not_shown
-    return Verdict.better if difference > 0 else Verdict.worse
+    if p_holm <= SIGNIFICANCE:
+        return Verdict.better if difference > 0 else Verdict.worse
+    return Verdict.equivalent if p_within_holm <= SIGNIFICANCE else Verdict.not_shown
 
 
 def tabulate_classes(runs: Mapping[RunKey, Decided], classes: Sequence[str]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ _LARGEST_POWER = 700.0  # of e, in a float64
 _N_LEVELS = 12
 _STEP = 0.1
 _NODES = np.sinh(_STEP * np.arange(-120, 121))  # dense near 0, and as far out as any t distribution matters
+_NEGLIGIBLE = 1e-15
 _NODE_WIDTHS = _STEP * np.sqrt(1 + _NODES**2)
 
 
@@ -234,9 +235,10 @@ def estimate(
     variance = float(draws.var(ddof=1))
     is_over_seeds = bool(seeds) and all(spread.is_known for spread, _ in seeds)
     if is_over_seeds:
-        variance = max(0.0, variance - sum(spread.in_draws * weight for spread, weight in seeds))
+        # No more is taken off than seeds add, so that an interval is never narrower than over patients alone.
+        variance -= sum(min(spread.in_draws, spread.variance) * weight for spread, weight in seeds)
     # In draws with replacement from n patients, a mean varies by (n - 1) / n of what it should.
-    error = float(np.sqrt(variance * (patient_freedom + 1) / patient_freedom))
+    error = float(np.sqrt(max(0.0, variance) * (patient_freedom + 1) / patient_freedom))
     return Estimate(value, Part(error, patient_freedom), _join_spreads(seeds) if is_over_seeds else None)
 
 
@@ -263,7 +265,8 @@ def _find_tail(distance: float, parts: Sequence[Part]) -> float:
     *narrow, wide = sorted(parts)
     shifts, chances = np.zeros(1), np.ones(1)
     if narrow and narrow[0].standard_error > 0:
-        shifts, chances = _NODES * narrow[0].standard_error, _weigh_nodes(narrow[0].degrees_of_freedom)
+        nodes, chances = _weigh_nodes(narrow[0].degrees_of_freedom)
+        shifts = nodes * narrow[0].standard_error
     beyond = special.stdtr(wide.degrees_of_freedom, (shifts - distance) / wide.standard_error)
     return float(chances @ beyond)
 
@@ -283,7 +286,8 @@ def _find_quantile(tail: float, parts: Sequence[Part]) -> float:
 
 
 @lru_cache(maxsize=128)
-def _weigh_nodes(degrees_of_freedom: float) -> FloatArray:
-    """Return the chances that Student's t lies at each of _NODES, by the trapezoidal rule."""
-    chances: FloatArray = stats.t.pdf(_NODES, degrees_of_freedom) * _NODE_WIDTHS
-    return chances
+def _weigh_nodes(degrees_of_freedom: float) -> tuple[FloatArray, FloatArray]:
+    """Return the nodes that matter and the chances that Student's t lies there, by the trapezoidal rule."""
+    chances = stats.t.pdf(_NODES, degrees_of_freedom) * _NODE_WIDTHS
+    kept = chances > _NEGLIGIBLE
+    return _NODES[kept], chances[kept]

@@ -9,6 +9,7 @@ from pneumo.base.config import RunKey, Threshold
 from pneumo.base.decision import DecisionRule
 from pneumo.evaluation import comparison
 from pneumo.evaluation.comparison import Decided
+from pneumo.evaluation.effects import tabulate_effects
 from pneumo.evaluation.metrics import count_confusion
 from pneumo.evaluation.predictions import Scores, select_scores
 from pneumo.evaluation.scoring import fit_rule, score_run, tabulate_run
@@ -45,6 +46,7 @@ class Results:
         runs: as `comparison.tabulate_runs` returns them, with intervals over patients.
         leaderboard: as `comparison.rank_runs` returns it, with intervals and verdicts.
         by_class: as `comparison.tabulate_classes` returns it.
+        effects: as `effects.tabulate_effects` returns them.
         comparisons: as `comparison.compare_combos` returns them.
         curves: ROC curve of each combo and model, mean over seeds (and over classes, if more than two).
         matrices: confusion matrix of each combo and model, mean over seeds.
@@ -57,6 +59,7 @@ class Results:
     runs: pd.DataFrame
     leaderboard: pd.DataFrame
     by_class: pd.DataFrame
+    effects: pd.DataFrame
     comparisons: pd.DataFrame
     curves: dict[GroupKey, pd.DataFrame]
     matrices: dict[GroupKey, pd.DataFrame]
@@ -77,7 +80,11 @@ def open_run(predictions: pd.DataFrame, threshold: Threshold) -> Outcome:
 
 
 def compile_results(
-    predictions: Mapping[RunKey, pd.DataFrame], threshold: Threshold, prevalence: float, reference: str
+    predictions: Mapping[RunKey, pd.DataFrame],
+    threshold: Threshold,
+    prevalence: float,
+    reference: str,
+    margin: float,
 ) -> Results:
     """Score, rank and compare all runs.
 
@@ -86,6 +93,7 @@ def compile_results(
         threshold: how to choose one on validation.
         prevalence: of the second of two classes where a model is to be used; for the net benefit.
         reference: the combo that the others are compared with.
+        margin: a difference that is shown to be smaller counts as none that matters.
     """
     outcomes = {key: open_run(table, threshold) for key, table in predictions.items()}
     decided = {key: outcome.decide(outcome.test) for key, outcome in outcomes.items()}
@@ -112,6 +120,7 @@ def compile_results(
         runs=comparison.add_run_intervals(runs, draws),
         leaderboard=leaderboard,
         by_class=comparison.tabulate_classes(decided, classes),
+        effects=tabulate_effects(draws, reference, margin),
         comparisons=comparisons,
         curves={
             group: average_curves([tables[key]["roc"] for key in keys]) for group, keys in groups.items()

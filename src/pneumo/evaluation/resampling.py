@@ -12,6 +12,7 @@ FloatArray = npt.NDArray[np.float64]
 
 N_DRAWS = 2000
 COVERAGE = 0.95
+_BLOCK = 2**17  # images times draws that are scored at once, so that they stay in the processor's cache
 
 
 def draw_weights(patients: npt.NDArray[np.object_], y_true: IntArray, n_draws: int, seed: int) -> FloatArray:
@@ -51,41 +52,18 @@ def score_draws(
         y_true: int array of shape (n,), class numbers.
         probabilities: float array of shape (n, n_classes).
         y_pred: int array of shape (n,), decisions.
-        weights: float array of shape (n_draws, n), how often each image counts.
+        weights: float array of shape (n_draws, n), whole numbers: how often each image counts.
 
     Returns:
         metric -> float array of shape (n_draws,); macro averages for more than two classes; nan where a draw
         leaves a metric undefined.
     """
-    n_classes = probabilities.shape[1]
-    cells = y_true * n_classes + y_pred
-    confusion = (weights @ np.eye(n_classes**2)[cells]).reshape(-1, n_classes, n_classes)
-    total = weights.sum(axis=1)
-    if n_classes == 2:
-        # As metrics.py has it, of two classes the second alone counts; a stored first one can differ from 1
-        # - it.
-        shares = np.stack([1 - probabilities[:, 1], probabilities[:, 1]], axis=1)
-        squares = (probabilities[:, 1] - y_true) ** 2
-    else:
-        shares = probabilities / probabilities.sum(axis=1, keepdims=True)
-        squares = ((probabilities - np.eye(n_classes)[y_true]) ** 2).sum(axis=1)
-    true_share = np.clip(shares[np.arange(len(y_true)), y_true], np.finfo(float).eps, 1)
-    numbers = [1] if n_classes == 2 else range(n_classes)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per_class = [
-            _score_ranking(y_true == k, probabilities[:, k], weights) | _score_confusion(confusion, k)
-            for k in numbers
-        ]
-        scores = {name: np.mean([one[name] for one in per_class], axis=0) for name in per_class[0]}
-        correct = np.trace(confusion, axis1=1, axis2=2)
-        balanced = np.mean(np.diagonal(confusion, axis1=1, axis2=2) / confusion.sum(axis=2), axis=1)
-        return scores | {
-            "accuracy": correct / total,
-            "balanced_accuracy": balanced,
-            "mcc": _score_mcc(confusion),
-            "brier_score": weights @ squares / total,
-            "log_loss": weights @ -np.log(true_share) / total,
-        }
+    size = max(1, _BLOCK // max(1, len(y_true)))
+    blocks = [
+        _score_block(y_true, probabilities, y_pred, weights[start : start + size])
+        for start in range(0, len(weights), size)
+    ]
+    return {metric: np.concatenate([block[metric] for block in blocks]) for metric in blocks[0]}
 
 
 def count_patient_freedom(patients: npt.NDArray[np.object_], y_true: IntArray) -> int:
@@ -184,24 +162,59 @@ def compare_decisions(
     return float(np.clip(chances[np.abs(sums) >= abs(by_patient.sum())].sum(), 0, 1))
 
 
-def _score_ranking(
-    is_class: npt.NDArray[np.bool_], y_score: FloatArray, weights: FloatArray
+def _score_block(
+    y_true: IntArray, probabilities: FloatArray, y_pred: IntArray, weights: FloatArray
 ) -> dict[str, FloatArray]:
+    n_classes = probabilities.shape[1]
+    cells = y_true * n_classes + y_pred
+    confusion = (weights @ np.eye(n_classes**2)[cells]).reshape(-1, n_classes, n_classes)
+    total = weights.sum(axis=1)
+    if n_classes == 2:
+        # As in metrics.py, the second of two classes alone counts: as stored, the two need not sum to 1.
+        shares = np.stack([1 - probabilities[:, 1], probabilities[:, 1]], axis=1)
+        squares = (probabilities[:, 1] - y_true) ** 2
+    else:
+        shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+        squares = ((probabilities - np.eye(n_classes)[y_true]) ** 2).sum(axis=1)
+    true_share = np.clip(shares[np.arange(len(y_true)), y_true], np.finfo(float).eps, 1)
+    numbers = [1] if n_classes == 2 else range(n_classes)
+    by_image = np.ascontiguousarray(weights.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_class = [
+            _score_ranking(y_true == k, probabilities[:, k], by_image) | _score_confusion(confusion, k)
+            for k in numbers
+        ]
+        scores = {name: np.mean([one[name] for one in per_class], axis=0) for name in per_class[0]}
+        correct = np.trace(confusion, axis1=1, axis2=2)
+        balanced = np.mean(np.diagonal(confusion, axis1=1, axis2=2) / confusion.sum(axis=2), axis=1)
+        return scores | {
+            "accuracy": correct / total,
+            "balanced_accuracy": balanced,
+            "mcc": _score_mcc(confusion),
+            "brier_score": weights @ squares / total,
+            "log_loss": weights @ -np.log(true_share) / total,
+        }
+
+
+def _score_ranking(
+    is_class: npt.NDArray[np.bool_], y_score: FloatArray, by_image: FloatArray
+) -> dict[str, FloatArray]:
+    """Score one class against the rest; `by_image` has shape (n, n_draws), its columns are draws."""
     order = np.argsort(-y_score, kind="stable")
     starts = np.flatnonzero(np.diff(y_score[order], prepend=np.inf))  # images of equal score count as one
-    ordered = weights[:, order]
-    positive = np.add.reduceat(ordered * is_class[order], starts, axis=1)
-    everything = np.add.reduceat(ordered, starts, axis=1)
-    found, flagged = positive.cumsum(axis=1), everything.cumsum(axis=1)
-    n_positive = found[:, -1]
-    negative = everything - positive
-    n_negative = flagged[:, -1] - n_positive
-    passed = found - positive / 2  # positives that score higher than a negative here, ties half
-    precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
+    everything = by_image[order]
+    positive = everything * is_class[order, None]
+    if len(starts) < len(order):
+        everything, positive = (np.add.reduceat(part, starts, axis=0) for part in (everything, positive))
+    found, flagged = positive.cumsum(axis=0), everything.cumsum(axis=0)
+    n_positive, n_negative = found[-1], flagged[-1] - found[-1]
+    precision = found / np.maximum(flagged, 1)  # where nothing is flagged, nothing is found
+    found -= positive / 2  # positives that score higher than a negative here, ties half
+    everything -= positive
     return {
-        "roc_auc": (negative * passed).sum(axis=1) / (n_positive * n_negative),
+        "roc_auc": np.einsum("ij,ij->j", everything, found) / (n_positive * n_negative),
         "average_precision": np.where(
-            n_negative > 0, (positive * precision).sum(axis=1) / n_positive, np.nan
+            n_negative > 0, np.einsum("ij,ij->j", positive, precision) / n_positive, np.nan
         ),
     }
 

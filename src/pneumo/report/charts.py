@@ -102,7 +102,7 @@ def draw_direction(scale: Scale, reference: str) -> Markup:
 
 def draw_difference_axis(scale: Scale, margin: float | None) -> Markup:
     """Draw the axis below the rows of a forest plot."""
-    ticks = choose_ticks(scale.low, scale.high, 5)
+    ticks = choose_ticks(scale.low, scale.high, 7)
     digits = 3 if max(map(abs, ticks)) < 0.1 else 2
     parts = [_draw_ground(scale, margin)]
     parts += [

@@ -14,7 +14,7 @@ from pneumo.base.artifacts import write_text
 from pneumo.base.config import Params
 from pneumo.base.labels import CLASSES, SPLITS, Subtype
 from pneumo.report import charts, wording
-from pneumo.report.answer import find_answer
+from pneumo.report.answer import find_answer, select_primary
 from pneumo.report.checklist import Facts, fill_checklist
 from pneumo.report.inputs import find_reference
 from pneumo.report.objections import find_objections, find_point
@@ -215,7 +215,7 @@ def build_context(report: Report) -> dict[str, Any]:
 
 def find_facts(report: Report) -> Facts:
     """Return what the answers of the checklist depend on."""
-    verdicts = set(report.tables["effects"]["verdict"].astype(str))
+    verdicts = set(select_primary(report.tables["effects"])["verdict"].astype(str))
     return Facts(
         knows_patients=report.n_unknown_patients == 0,
         is_judged=bool(verdicts - {"unknown_spread", "not_compared", "reference"}),

@@ -28,7 +28,9 @@ def write_plots(
         folder: an existing folder.
     """
     tables = {
-        "effects": select_primary(effects)[["combo", "difference", "low", "high"]],
+        "effects": select_primary(effects).rename(columns={"subject": "combo"})[
+            ["combo", "difference", "low", "high"]
+        ],
         "roc": _tabulate_curves(curves),
         "confusion": _tabulate_matrices(matrices, best_model),
     }

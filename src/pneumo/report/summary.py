@@ -26,7 +26,7 @@ def summarize(effects: pd.DataFrame, leaderboard: pd.DataFrame) -> dict[str, Any
         means.setdefault(str(row.combo), {})[str(row.model)] = _round(row.roc_auc)
     primary = select_primary(effects)
     return {
-        "effects": dict(zip(primary["combo"], map(_round, primary["difference"]), strict=True)),
+        "effects": dict(zip(primary["subject"], map(_round, primary["difference"]), strict=True)),
         "best": {metric: _round(first[metric]) for metric in BEST_METRICS},
         "roc_auc": means,
     }

@@ -164,17 +164,21 @@ def build_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> list[Tab
         tabulate(
             "effects",
             "Effects",
-            "Every question of the experiment. Each family is corrected after Holm by itself.",
+            "Every test of the experiment; each family is corrected after Holm by itself. primary: a "
+            "combination over all models. by_model: under one model. heterogeneity: one model less the "
+            "others. p within the margin: two one-sided tests that the difference is smaller than it.",
             [
                 text("family", "family"),
-                text("of", "combo"),
-                text("against", "reference"),
-                text("model", "model"),
+                text("of", "subject"),
+                text("against", "against"),
+                text("over", "over"),
                 metric(),
                 difference(),
                 p_value("p", "p"),
                 p_value("p, corrected", "p_holm"),
+                p_value("p, within the margin", "p_within_holm"),
                 verdict("verdict"),
+                number("smallest to be found", "smallest_detectable"),
             ],
             tables["effects"],
         ),

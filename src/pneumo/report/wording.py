@@ -169,6 +169,8 @@ def name_task(classes: Sequence[str]) -> str:
 
 def describe_seeds(n_seeds: Sequence[int]) -> str:
     """Say how many seeds runs have: `1 seed`, `1 to 3 seeds`."""
+    if not n_seeds:
+        return ""
     low, high = min(n_seeds), max(n_seeds)
     return count(low, "seed") if low == high else f"{low} to {count(high, 'seed')}"
 

@@ -63,5 +63,5 @@ def describe_weights(network: Network, weights_dir: Path) -> str:
     """Say where the first weights of a network come from."""
     if network.pretrained is None:
         return "random weights"
-    path = find_weights(network.pretrained, weights_dir)
+    path = find_weights(network.pretrained, weights_dir, network.pretrained_ends_at)
     return str(path) if path else "ImageNet weights that Keras downloads"

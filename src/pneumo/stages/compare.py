@@ -12,7 +12,6 @@ from pneumo.evaluation import comparison
 from pneumo.evaluation.curves import band_roc
 from pneumo.evaluation.experiment import Results, compile_results, group_seeds, score_external
 from pneumo.report import photos, provenance, wording
-from pneumo.report.answer import EFFECT_COLUMNS
 from pneumo.report.inputs import (
     Inputs,
     choose_galleries,
@@ -30,7 +29,13 @@ from pneumo.report.summary import summarize
 def run(params: Params) -> None:
     """Score, rank and compare all runs, and write tables, plots and the page."""
     report, inputs = report_dir(params.experiment), gather_inputs(params)
-    results = compile_results(inputs.predictions, params.threshold, params.prevalence, find_reference(params))
+    results = compile_results(
+        inputs.predictions,
+        params.threshold,
+        params.prevalence,
+        find_reference(params),
+        params.equivalence_margin,
+    )
     tables = tabulate(params, inputs, results)
     for name, table in tables.items():
         with write_file(report / f"{name}.csv") as partial:
@@ -55,7 +60,7 @@ def tabulate(params: Params, inputs: Inputs, results: Results) -> dict[str, pd.D
         "leaderboard": results.leaderboard,
         "classes": results.by_class,
         "history": inputs.history,
-        "effects": pd.DataFrame(columns=list(EFFECT_COLUMNS)),
+        "effects": results.effects,
         "comparisons": results.comparisons,
         "predictions": comparison.join_predictions(
             {run.name: inputs.predictions[run.key] for run in inputs.runs}
@@ -84,7 +89,7 @@ def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str,
         params_text=OmegaConf.to_yaml(OmegaConf.load(PARAMS_PATH)),
         data_title=str(data["title"]),
         is_synthetic=bool(data["synthetic"]),
-        margin=None,
+        margin=params.equivalence_margin,
         manifest=inputs.manifest,
         tables=tables,
         best_run=best,

@@ -103,7 +103,6 @@ def probe_run(
     sample = probes.select_sample(scores.patients, N_SAMPLE, seed=0)
     maps = attribution.draw_maps(scorer, pixels[shown], y_pred[shown])
     views = attribution.score_views(scorer, pixels, probes.VIEWS)
-    attribution.shuffle_weights(scorer, seed=0)
     attention = attribution.draw_first_map(scorer, pixels[sample], y_pred[sample])
     attribution.shuffle_weights(scorer, seed=0)
     shuffled = attribution.draw_first_map(scorer, pixels[sample], y_pred[sample])

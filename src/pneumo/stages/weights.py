@@ -14,7 +14,11 @@ from pneumo.training.recipe import Recipe, find_weights
 def run(params: Params, model: str) -> None:
     """Name the weights file of a recipe and its hash; Keras downloads what is not in `weights_dir`."""
     network = build(Recipe, load_group("model", model, params.models[model]), f"model {model}").network
-    path = find_weights(network.pretrained, Path(params.weights_dir)) if network.pretrained else None
+    path = (
+        find_weights(network.pretrained, Path(params.weights_dir), network.pretrained_ends_at)
+        if network.pretrained
+        else None
+    )
     record = {
         "pretrained": network.pretrained,
         "file": path.name if path else None,
