@@ -140,7 +140,7 @@ def hash_outputs(root: Path) -> dict[str, str]:
 
 def measure_overhead(n_runs: int, workers: int) -> None:
     """Run a toy pipeline in processes; a run that does nothing costs what the sweep adds to it."""
-    with toy_project(n_runs), LocalEngine(workers, Path("logs")) as engine:
+    with toy_project(n_runs), LocalEngine(workers, Path("logs"), ["sweep"]) as engine:
         start = time.perf_counter()
         progress = run_toy(engine)
         wall_s = time.perf_counter() - start
