@@ -111,6 +111,7 @@ class LocalEngine(Engine):
             self._free_gpus[gpu] -= call.resources.gpus
         log = self._logs_dir / f"{call.name.replace('/', '_')}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")  # here and not in the process, so that a call that runs has a log
         results, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=_serve_call,
@@ -172,7 +173,7 @@ def _serve_call(results: Connection, call: Call, log: Path, environment: dict[st
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.update(environment)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     outcome = call_target(call.target, call.arguments)
