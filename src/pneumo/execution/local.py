@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -58,9 +58,8 @@ class LocalEngine(Engine):
         if _CAN_FORK:
             self._context: Any = multiprocessing.get_context("forkserver")
             os.environ[preload.VARIABLE] = ",".join(modules)
-            # A server that runs already has imported what it was told to at its start.
+            # The server starts with the first call. One that runs already has imported what it was told then.
             self._context.set_forkserver_preload([preload.__name__])
-            forkserver.ensure_running()
         else:
             self._context = multiprocessing.get_context("spawn")
 
