@@ -140,6 +140,16 @@ def test_training_depends_on_nothing_it_does_not_need():
     assert train["params"] == ["task", "models.${item.model}"]
 
 
+def test_no_stage_runs_before_the_parameters_are_checked():
+    outputs = {out for stage in STAGES.values() for out in stage["outs"] if isinstance(out, str)}
+    for name, stage in STAGES.items():
+        pairs = [(f"{out}/", f"{dep}/") for out in outputs for dep in stage["deps"]]
+        follows = any(out.startswith(dep) or dep.startswith(out) for out, dep in pairs)
+        assert name == "check" or follows
+    for name in ("download", "weights"):  # which follow no other stage
+        assert "data/.checked" in STAGES[name]["deps"]
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_stages_depend_on_files_that_exist(name):
     for dep in STAGES[name]["deps"]:

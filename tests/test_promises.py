@@ -13,6 +13,7 @@ pytestmark = pytest.mark.promise
 
 def test_two_runs_from_scratch_give_the_same_bytes(tmp_path, finished_project):
     second = TinyProject.create(tmp_path / "deeper" / "second")
+    second.take_seconds(finished_project)
     second.repro()
     hashes = finished_project.hash_outputs()
     assert second.hash_outputs() == hashes
@@ -30,6 +31,7 @@ def test_two_runs_from_scratch_give_the_same_bytes(tmp_path, finished_project):
 
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path, finished_project):
     project = TinyProject.create(tmp_path / "project")
+    project.take_seconds(finished_project)
     log = tmp_path / "log"
     process = project.start("dvc", "repro", log=log)
     deadline = time.monotonic() + COMMAND_TIMEOUT_S

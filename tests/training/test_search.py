@@ -53,9 +53,9 @@ search.run_trials(study, objective)
 """
 
 
-def open_study(url, seed=0, **settings):
-    search = Search(N_TRIALS, RANGES, **settings)
-    return search.open_study("study", url, "max", search, seed, heartbeat_s=1)
+def open_study(url, seed=0, **changes):
+    settings = Search(N_TRIALS, RANGES, **changes)
+    return search.open_study("study", url, "max", settings, seed, heartbeat_s=1)
 
 
 @pytest.fixture

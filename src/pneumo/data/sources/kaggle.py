@@ -74,7 +74,7 @@ def _download(handle: str) -> Path:
     cache = Path(kagglehub.config.get_cache_folder(), "datasets", name)
     by_hand = (
         f"Or download the archive in a browser from https://www.kaggle.com/datasets/{name} and set "
-        f"data: {{source: local, path: <archive>}} in params.yaml."
+        f"data: {{source: local, name: local, path: <archive>}} in params.yaml."
     )
     # kagglehub's progress bar has no name.
     print(f"{handle} from Kaggle, in {cache} (downloaded once)", file=sys.stderr)

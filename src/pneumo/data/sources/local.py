@@ -38,7 +38,7 @@ class Settings:
         if not self.path:
             raise PneumoError(
                 "Expected data.path, the folder or zip archive with the images. Received: none. "
-                "Set data: {source: local, path: ...} in params.yaml."
+                "Set data: {source: local, name: local, path: ...} in params.yaml."
             )
 
 
