@@ -91,6 +91,7 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
                 "--storage",
                 {"help": "URL of a database that workers share (default: SQLite in models/.tuning/)"},
             ),
+            ("--workers", {"type": int, "default": 1, "help": "processes at the same time (default: 1)"}),
         ],
     ),
     (

@@ -54,6 +54,31 @@ ranges:
         assert tune("first") == tune("second")
 
     @pytest.mark.usefixtures("project")
+    def test_workers_share_the_trials(self, capsys):
+        assert main(["tune", "dense", "--combo", "raw", "--workers", "2"]) == 0
+        output = capsys.readouterr().out
+        assert output.count("\ntrial ") + output.startswith("trial ") == 3
+        assert "trial 3 of 3" in output
+        assert pd.read_csv("reports/tiny/tuning/dense/trials.csv")["state"].tolist() == ["complete"] * 3
+        logs = [Path(f"logs/tune_dense_{number}.log").read_text() for number in (0, 1)]
+        assert sum(log.count("of 3: ") for log in logs) == 3
+        assert Path("conf/model/dense_tuned.yaml").is_file()
+
+    @pytest.mark.usefixtures("project")
+    def test_a_worker_that_fails_is_named(self, capsys):
+        Path("data/phantom/raw/images.npy").write_bytes(b"no array")
+        assert main(["tune", "dense", "--combo", "raw", "--workers", "2"]) == 1
+        error = capsys.readouterr().err
+        assert "2 of 2 workers failed" in error
+        assert "logs/tune_dense_1.log" in error
+
+    @pytest.mark.usefixtures("project")
+    @pytest.mark.parametrize("n_workers", ["0", "-1"])
+    def test_no_workers_are_refused(self, capsys, n_workers):
+        assert main(["tune", "dense", "--combo", "raw", f"--workers={n_workers}"]) == 1
+        assert "--workers: Expected 1 or more" in capsys.readouterr().err
+
+    @pytest.mark.usefixtures("project")
     def test_a_finished_study_is_not_run_again(self, capsys):
         for _ in range(2):
             assert main(["tune", "dense", "--combo", "raw"]) == 0

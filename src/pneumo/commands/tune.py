@@ -1,8 +1,9 @@
 """tune: a recipe and its ranges in conf/tune/ -> conf/model/<recipe>_tuned.yaml, chosen on validation."""
 
+import contextlib
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.base.artifacts import hash_file, write_folder, write_text
-from pneumo.base.config import CONF_PATH, Params, build, load_group
+from pneumo.base.config import CONF_PATH, Params, build, expect, load_group, load_params
+from pneumo.base.errors import PneumoError
 from pneumo.base.paths import images_path, manifest_path, tuning_dir
 from pneumo.base.reproducibility import make_deterministic
+from pneumo.execution.engine import Call
+from pneumo.execution.local import LocalEngine
 from pneumo.report import figures
 from pneumo.training import search
 from pneumo.training.dataset import load_dataset
@@ -22,10 +26,28 @@ from pneumo.training.fit import fit_classifier
 from pneumo.training.recipe import Recipe, find_weights
 
 TRAINING_SEED = 0  # the same for every trial, so that trials differ by their recipes alone
+LOGS_DIR = Path("logs")
+MODULE = "pneumo.commands.tune"
+TRIAL = "trial "  # how a line of progress begins
 
 
-def run(params: Params, recipe: str, combo: str, storage: str | None, seed: int) -> None:
-    """Try recipes until the study's trials are finished, by this worker or by others, and write the best.
+@dataclass(frozen=True)
+class Question:
+    """A study, and what it asks.
+
+    Attributes:
+        study: opened, with its trials waiting.
+        settings: of the search.
+        base: the recipe that it starts from, with what params.yaml overrides.
+    """
+
+    study: optuna.Study
+    settings: search.Search
+    base: DictConfig
+
+
+def run(params: Params, recipe: str, combo: str, storage: str | None, seed: int, workers: int) -> None:
+    """Try recipes until the study's trials are finished, by this command or by others, and write the best.
 
     Args:
         params: data, task, combos and overrides of the recipe.
@@ -33,9 +55,78 @@ def run(params: Params, recipe: str, combo: str, storage: str | None, seed: int)
         combo: whose images are trained on; `preprocess` has made them.
         storage: URL of the study's database; None for an SQLite file beside the models.
         seed: of the draws.
+        workers: processes that try recipes at the same time. With more than one, what is drawn depends on
+            which trial ends first.
     """
+    expect(workers >= 1, "--workers", "1 or more", workers)
+    question = open_question(params, recipe, combo, storage, seed)
+    if workers == 1:
+        try_recipes(params, question, recipe, combo)
+    else:
+        run_workers(workers, (recipe, combo, storage, seed))
+    write_results(question.study, question.settings, question.base, params, recipe, combo)
+
+
+def run_workers(n_workers: int, arguments: tuple[str, str, str | None, int]) -> None:
+    """Let processes work on a study until its trials are finished; what they print is shown as it comes.
+
+    Args:
+        n_workers: how many.
+        arguments: of `work`.
+
+    Raises:
+        PneumoError: a worker has failed; the others have finished the study.
+    """
+    failed: dict[str, str] = {}
+    with LocalEngine(n_workers, LOGS_DIR, [MODULE]) as engine, contextlib.ExitStack() as logs:
+        names = [f"tune_{arguments[0]}_{number}" for number in range(n_workers)]
+        for name in names:
+            engine.submit(Call(name, f"{MODULE}:work", arguments))
+        files = [logs.enter_context(find_log(name).open(encoding="utf-8")) for name in names]
+        n_left = n_workers
+        while n_left:
+            outcomes = engine.wait(1)
+            n_left -= len(outcomes)
+            failed |= {outcome.name: outcome.error for outcome in outcomes if outcome.error}
+            for line in (line for file in files for line in file if line.startswith(TRIAL)):
+                print(line, end="", flush=True)
+    if failed:
+        lines = [f"  {name}: {error} ({find_log(name)})" for name, error in failed.items()]
+        raise PneumoError("\n".join([f"{len(failed)} of {n_workers} workers failed:", *lines]))
+
+
+def find_log(name: str) -> Path:
+    """Return the log file of a worker."""
+    return LOGS_DIR / f"{name}.log"
+
+
+def work(recipe: str, combo: str, storage: str | None, seed: int) -> None:
+    """Work on a study that has been opened before; the arguments are those of `run`."""
+    params = load_params()
+    try_recipes(params, open_question(params, recipe, combo, storage, seed), recipe, combo)
+
+
+def open_question(params: Params, recipe: str, combo: str, storage: str | None, seed: int) -> Question:
+    """Open the study of what is asked; the arguments are those of `run`."""
     base = load_group("model", recipe, params.models.get(recipe))
     settings = build(search.Search, load_group("tune", recipe), f"tune {recipe}")
+    mode = build(Recipe, base, f"model {recipe}").monitor.mode
+    key = hash_question(base, settings, seed, params, combo)
+    name = f"{params.experiment}/{combo}/{recipe}/{key[:12]}"
+    study = search.open_study(name, storage or default_url(params.experiment), mode, settings, seed)
+    return Question(study, settings, base)
+
+
+def try_recipes(params: Params, question: Question, recipe: str, combo: str) -> None:
+    """Take trials of a study, train what they draw and score it, until none is left.
+
+    Args:
+        params: data and task.
+        question: the study.
+        recipe: the name of the recipe that it starts from.
+        combo: whose images are trained on.
+    """
+    study, settings, base = question.study, question.settings, question.base
     start = build(Recipe, base, f"model {recipe}")
     make_deterministic(start.threads)
     monitor = start.monitor
@@ -64,11 +155,7 @@ def run(params: Params, recipe: str, combo: str, storage: str | None, seed: int)
         )
         return score_history(history, drawn)
 
-    key = hash_question(base, settings, seed, params, combo)
-    name = f"{params.experiment}/{combo}/{recipe}/{key[:12]}"
-    study = search.open_study(name, storage or default_url(params.experiment), monitor.mode, settings, seed)
     search.run_trials(study, objective, lambda trial: print_progress(study, trial, settings.n_trials))
-    write_results(study, settings, base, params, recipe, combo)
 
 
 def hash_question(base: DictConfig, settings: search.Search, seed: int, params: Params, combo: str) -> str:
@@ -133,7 +220,7 @@ def print_progress(study: optuna.Study, trial: optuna.trial.FrozenTrial, n_trial
     value = "pruned" if trial.state is optuna.trial.TrialState.PRUNED else f"{trial.value:.4f}"
     done = [each.value for each in finished if each.state is optuna.trial.TrialState.COMPLETE]
     best = f", best {study.best_value:.4f}" if done else ""
-    print(f"trial {len(finished)} of {n_trials}: {value}{best}  {trial.params}", flush=True)
+    print(f"{TRIAL}{len(finished)} of {n_trials}: {value}{best}  {trial.params}", flush=True)
 
 
 def write_results(

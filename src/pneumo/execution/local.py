@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -58,9 +58,8 @@ class LocalEngine(Engine):
         if _CAN_FORK:
             self._context: Any = multiprocessing.get_context("forkserver")
             os.environ[preload.VARIABLE] = ",".join(modules)
-            # A server that runs already has imported what it was told to at its start.
+            # The server starts with the first call. One that runs already has imported what it was told then.
             self._context.set_forkserver_preload([preload.__name__])
-            forkserver.ensure_running()
         else:
             self._context = multiprocessing.get_context("spawn")
 
@@ -111,6 +110,7 @@ class LocalEngine(Engine):
             self._free_gpus[gpu] -= call.resources.gpus
         log = self._logs_dir / f"{call.name.replace('/', '_')}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")  # here and not in the process, so that a call that runs has a log
         results, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=_serve_call,
@@ -172,7 +172,7 @@ def _serve_call(results: Connection, call: Call, log: Path, environment: dict[st
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.update(environment)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     outcome = call_target(call.target, call.arguments)
