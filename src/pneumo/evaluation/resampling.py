@@ -207,7 +207,7 @@ def _score_ranking(
     if len(starts) < len(order):
         everything, positive = (np.add.reduceat(part, starts, axis=0) for part in (everything, positive))
     found, flagged = positive.cumsum(axis=0), everything.cumsum(axis=0)
-    n_positive, n_negative = found[-1], flagged[-1] - found[-1]
+    n_positive, n_negative = found[-1].copy(), flagged[-1] - found[-1]  # `found` changes below
     precision = found / np.maximum(flagged, 1)  # where nothing is flagged, nothing is found
     found -= positive / 2  # positives that score higher than a negative here, ties half
     everything -= positive
