@@ -72,11 +72,12 @@ class DecodedImage:
     mode: str
 
 
-def decode_image(data: bytes) -> DecodedImage:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode a JPEG, PNG, BMP, TIFF or WebP file to 8-bit grey; safe to call from several threads.
 
     Args:
         data: the whole content of the file. Its name plays no part.
+        max_pixels: what has more of them is refused before they are decoded.
 
     Returns:
         The decoded image.
@@ -87,7 +88,7 @@ def decode_image(data: bytes) -> DecodedImage:
     if not data:
         raise UnreadableImageError("empty file")
     try:
-        return _decode(data)
+        return _decode(data, max_pixels)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -117,12 +118,13 @@ def suspicious(pixels: np.ndarray) -> str | None:
     return None
 
 
-def _decode(data: bytes) -> DecodedImage:
+def _decode(data: bytes, max_pixels: int) -> DecodedImage:
     image = _open(data)
     mode = image.mode
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"too large: {width} x {height} px (limit {_LIMIT_TEXT})")
+    if width * height > max_pixels:
+        limit = f"{max_pixels / 1e6:.0f} megapixels"
+        raise UnreadableImageError(f"too large: {width} x {height} px (limit {limit})")
     with _without_warnings():
         n_frames = getattr(image, "n_frames", 1)
     if n_frames > 1 and image.format != "MPO":
