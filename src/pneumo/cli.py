@@ -79,6 +79,18 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
         ],
     ),
     (
+        "serve",
+        "Serve an exported model as a page in the browser and over HTTP.",
+        [
+            MODEL_FILE,
+            (
+                "--host",
+                {"default": "127.0.0.1", "help": "address to listen on (default: 127.0.0.1)"},
+            ),
+            ("--port", {"type": int, "default": 8000, "help": "0 takes any that is free (default: 8000)"}),
+        ],
+    ),
+    (
         "tune",
         "Search for a better recipe, on validation only; continues where it was stopped.",
         [
@@ -97,7 +109,7 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
         [RECIPE, COMBO, ("--phase", {"help": "of the recipe (default: its last)"})],
     ),
 ]
-WITHOUT_PARAMS = ("use", "predict")
+WITHOUT_PARAMS = ("use", "predict", "serve")
 
 
 def main(arguments: list[str] | None = None) -> int:
