@@ -101,8 +101,11 @@ class Browser:
             assert time.monotonic() < end, f"in vain: {condition}"
             time.sleep(0.05)
 
+    def is_shown(self, selector: str) -> bool:
+        return self.evaluate(f"document.querySelector({json.dumps(selector)}).checkVisibility()")
+
     def read(self, selector: str) -> str:
-        """Return the visible text of an element; none of one that is not shown."""
+        """Return the text of an element."""
         return self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText")
 
     def click(self, selector: str) -> None:

@@ -137,6 +137,18 @@ print(json.dumps([status, sorted(heavy), time.process_time() - start]))
     assert seconds < ONNX_START_LIMIT_S
 
 
+def test_onnx_runtime_reports_nothing_to_its_makers(images, tmp_path):
+    # Where it does, it keeps what it is going to send in files here.
+    home = tmp_path / "home"
+    home.mkdir()
+    script = "import sys; from pneumo.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "predict", str(images / "b.jpeg"), "--model", "onnx.pneumo"]
+    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(home))
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(command, env=environment | places, check=True)
+    assert list(home.iterdir()) == []
+
+
 class TestFormat:
     def test_more_classes_have_no_threshold(self):
         verdict = Verdict("bacterial", {"normal": 0.1, "bacterial": 0.7, "viral": 0.2}, None, 0.5)

@@ -1,6 +1,7 @@
 """serve: a bundle -> a page in the browser, and predictions over HTTP."""
 
 import ipaddress
+import os
 import socket
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.commands.predict import find_model
 from pneumo.prediction.bundle import Bundle
 
+_LARGEST_PORT = 65535
 _LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
 
 
@@ -64,11 +66,13 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         PneumoError: the address is none of this machine's, or the port is taken or not allowed.
     """
+    if not 0 <= port <= _LARGEST_PORT:
+        raise PneumoError(f"--port: Expected 0 to {_LARGEST_PORT}. Received: {port}")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise PneumoError(f"Expected a free address. Received: {host}:{port} ({reason})") from error
 
 

@@ -32,6 +32,8 @@ _LIMIT_TEXT = f"{MAX_PIXELS / 1e6:.0f} megapixels"
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _EXTRA_SCAN_DATA = b"".join(bytes(range(1, 255)) + bytes((0xFF, restart)) for restart in range(0xD0, 0xD8))
+# A progressive file has up to about 10. Each takes the time of a whole image, whatever its size in bytes.
+_MAX_JPEG_SCANS = 32
 _UNDECODED_GREY_LEVELS = (127, 128)  # the middle of the range, as stored or inverted (CMYK)
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
@@ -125,6 +127,8 @@ def _decode(data: bytes, max_pixels: int) -> DecodedImage:
     if width * height > max_pixels:
         limit = f"{max_pixels / 1e6:.0f} megapixels"
         raise UnreadableImageError(f"too large: {width} x {height} px (limit {limit})")
+    if image.format in ("JPEG", "MPO") and data.count(_JPEG_SCAN_START) > _MAX_JPEG_SCANS:
+        raise UnreadableImageError(f"damaged: over {_MAX_JPEG_SCANS} scans")
     with _without_warnings():
         n_frames = getattr(image, "n_frames", 1)
     if n_frames > 1 and image.format != "MPO":

@@ -1,8 +1,6 @@
 """What bounds the memory and the time that a server spends on clients, whatever they send."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +15,7 @@ MAX_PIXELS = 30_000_000  # of an image; radiographs have up to about 20
 HEADER_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 120.0
+DRAIN_TIMEOUT_S = 1.0  # for the rest of a form that has been refused
 
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -94,6 +93,9 @@ class Budget:
 
     Args:
         limit: how much there may be at a time.
+
+    Attributes:
+        used: how much there is.
     """
 
     def __init__(self, limit: int) -> None:
@@ -101,7 +103,7 @@ class Budget:
         self.used = 0
 
     def take(self, amount: int) -> None:
-        """Count an amount.
+        """Count an amount; a negative one is given back.
 
         Raises:
             RefusedError: there would be too much.
@@ -110,18 +112,36 @@ class Budget:
             raise RefusedError(503, "Too much to do at the moment. Try again in a second.")
         self.used += amount
 
-    def give_back(self, amount: int) -> None:
-        """Count an amount no longer."""
-        self.used -= amount
 
-    @asynccontextmanager
-    async def hold(self, amount: int) -> AsyncIterator[None]:
-        """Count an amount while the block runs."""
-        self.take(amount)
-        try:
-            yield
-        finally:
-            self.give_back(amount)
+class Share:
+    """What one request holds of a budget, until the block ends.
+
+    Args:
+        budget: of all requests.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._amount = 0
+
+    def __enter__(self) -> "Share":
+        """Hold nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give all back."""
+        self._budget.take(-self._amount)
+        self._amount = 0
+
+    def grow_to(self, amount: int) -> None:
+        """Hold an amount, or more if more is held already.
+
+        Raises:
+            RefusedError: all requests together would hold too much.
+        """
+        if amount > self._amount:
+            self._budget.take(amount - self._amount)
+            self._amount = amount
 
 
 class Guard:

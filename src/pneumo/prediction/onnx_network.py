@@ -1,10 +1,15 @@
 """A bundle's network in ONNX Runtime, which starts and runs faster than Keras and does not need it."""
 
+import os
+
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from pneumo.prediction.bundle import ONNX, Bundle
+
+# Set before it is imported, because ONNX Runtime reports its use to its makers and keeps files for that.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 Images = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]

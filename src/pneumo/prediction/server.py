@@ -6,6 +6,7 @@ elsewhere, by the server or by the page.
 
 import asyncio
 import base64
+import contextlib
 import importlib.resources
 import io
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -31,7 +32,7 @@ from pneumo.data import phantom
 from pneumo.data.decoding import UnreadableImageError
 from pneumo.prediction import limits
 from pneumo.prediction.bundle import KERAS, Bundle, Card
-from pneumo.prediction.limits import Budget, Guard, RefusedError
+from pneumo.prediction.limits import Budget, Guard, RefusedError, Share
 from pneumo.prediction.predictor import Predictor, Verdict
 from pneumo.preprocessing.steps import Image
 
@@ -145,7 +146,8 @@ class Service:
         Raises:
             RefusedError: too many requests wait.
         """
-        async with self.waiting.hold(1):
+        with Share(self.waiting) as waiting:
+            waiting.grow_to(1)
             opened = [await self._run(self._decoders, self._open, content) for _, content in files]
             images = [each for each in opened if not isinstance(each, str)]
             judged: list[Verdict] = []
@@ -234,26 +236,26 @@ def build_app(bundle: Bundle, hosts: list[str]) -> FastAPI:
         attention: Annotated[bool, Query(alias="map", description=_MAP_TEXT)] = False,
     ) -> Answers:
         """Predict the images of the form field `files`, in their order."""
-        with service.seconds.time():
-            taken = [0]
+        with service.seconds.time(), Share(service.bytes_in_flight) as held:
             try:
-                files = await read_files(request, service.bytes_in_flight, taken)
-                answers = await service.answer(files, image, attention)
-            finally:
-                service.bytes_in_flight.give_back(taken[0])
+                files = await read_files(request, held)
+            except RefusedError as error:
+                if error.status != 408:
+                    await drain(request)
+                raise
+            answers = await service.answer(files, image, attention)
         service.requests_total.labels("200").inc()
         return Answers(predictions=answers)
 
     return app
 
 
-async def read_files(request: Request, budget: Budget, taken: list[int]) -> list[tuple[str, bytes]]:
+async def read_files(request: Request, held: Share) -> list[tuple[str, bytes]]:
     """Read the files of a form into memory.
 
     Args:
         request: its body is read.
-        budget: for the bytes of all requests.
-        taken: one number, to which the bytes that are taken from the budget are added.
+        held: of the bytes of all requests; it grows to those of this one.
 
     Returns:
         Name and content of each file.
@@ -264,9 +266,12 @@ async def read_files(request: Request, budget: Budget, taken: list[int]) -> list
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise RefusedError(415, "Expected a form (multipart/form-data) with the field `files`.")
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limits.MAX_REQUEST_BYTES:
+    stated = int(length) if length.isdigit() else 0
+    if stated > limits.MAX_REQUEST_BYTES:
         raise RefusedError(413, _TOO_LARGE)
-    stream = _limit(request.stream(), budget, taken)
+    # All of it at once: many forms that are half there would fill the budget without an end.
+    held.grow_to(stated)
+    stream = _limit(request.stream(), held)
     try:
         async with asyncio.timeout(limits.BODY_TIMEOUT_S):
             parser = _MemoryParser(
@@ -289,17 +294,31 @@ async def read_files(request: Request, budget: Budget, taken: list[int]) -> list
     return files
 
 
+async def drain(request: Request) -> None:
+    """Take what is left of a form, up to the size of one, and drop it.
+
+    A client that is still sending when its connection is closed does not see the answer.
+    """
+    n_bytes = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limits.DRAIN_TIMEOUT_S):
+            while n_bytes < limits.MAX_REQUEST_BYTES:
+                message = await request.receive()
+                n_bytes += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+
+
 _TOO_LARGE = f"Expected up to {limits.MAX_REQUEST_BYTES / 1e6:.0f} MB a request."
 
 
-async def _limit(
-    stream: AsyncIterator[bytes], budget: Budget, taken: list[int]
-) -> AsyncGenerator[bytes, None]:
+async def _limit(stream: AsyncIterator[bytes], held: Share) -> AsyncGenerator[bytes, None]:
+    n_bytes = 0
     async for chunk in stream:
-        budget.take(len(chunk))
-        taken[0] += len(chunk)
-        if taken[0] > limits.MAX_REQUEST_BYTES:
+        n_bytes += len(chunk)
+        if n_bytes > limits.MAX_REQUEST_BYTES:
             raise RefusedError(413, _TOO_LARGE)
+        held.grow_to(n_bytes)
         yield chunk
 
 

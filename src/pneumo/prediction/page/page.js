@@ -194,7 +194,7 @@ function downloadTable() {
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   link.download = "predictions.csv";
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 function reset() {
