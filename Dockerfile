@@ -10,9 +10,9 @@ RUN pip install --require-hashes --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 RUN pip install --no-deps --no-build-isolation . \
-  && useradd --system --no-create-home --shell /usr/sbin/nologin pneumo
+  && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin pneumo
 
-USER pneumo
+USER 10001
 ENV HOME=/tmp
 WORKDIR /tmp
 EXPOSE 8000
