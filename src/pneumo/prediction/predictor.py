@@ -111,6 +111,7 @@ class Predictor:
 
         Raises:
             UnreadableImageError: it cannot be used.
+            PneumoError: a package that its format needs is not installed.
         """
         decoded = decode_image(data) if max_pixels is None else decode_image(data, max_pixels)
         return apply_steps(decoded.pixels, self.card.steps)
@@ -168,7 +169,7 @@ class Predictor:
         """Return a preprocessed image, or why there is none."""
         try:
             return self.preprocess(path.read_bytes())
-        except UnreadableImageError as error:
+        except (UnreadableImageError, PneumoError) as error:
             return str(error)
         except OSError as error:
             return error.strerror or str(error)

@@ -27,6 +27,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
+from pneumo.base.errors import PneumoError
 from pneumo.base.labels import Subtype
 from pneumo.data import phantom
 from pneumo.data.decoding import UnreadableImageError
@@ -174,7 +175,7 @@ class Service:
     def _open(self, content: bytes) -> Image | str:
         try:
             return self.predictor.preprocess(content, limits.MAX_PIXELS)
-        except UnreadableImageError as error:
+        except (UnreadableImageError, PneumoError) as error:
             return str(error)
 
     def _draw(self, image: Image, label: str) -> str:
