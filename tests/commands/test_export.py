@@ -162,7 +162,8 @@ class TestEnsemble:
         assert np.abs(tables[0]["p_pneumonia"] - tables[1]["p_pneumonia"]).max() > 0.01
         joint = join_predictions(tables)
         assert bundle.card.rule == fit_rule(select_scores(joint, "val"), load_params().threshold)
-        assert bundle.card.metrics == score_test(select_scores(joint, "test"), bundle.card.rule)
+        scores = (select_scores(joint, split) for split in ("val", "test"))
+        assert bundle.card.metrics == score_test(*scores, bundle.card.rule)
         test = joint[joint["split"] == "test"]
         paths = [Path("data/raw/phantom", each) for each in test["id"]]
         expected = bundle.card.rule.calibrate(test[["p_normal", "p_pneumonia"]].to_numpy())[:, 1]

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +22,8 @@ from pneumo.evaluation.predictions import select_scores
 from pneumo.evaluation.scoring import fit_rule
 from pneumo.prediction import predictor as predictor_module
 from pneumo.prediction.bundle import KERAS, ONNX, Bundle
+from pneumo.prediction.keras_network import KerasNetwork, convert_to_onnx
+from pneumo.prediction.onnx_network import OnnxNetwork
 from pneumo.prediction.predictor import BATCH_SIZE, Predictor, choose_format, list_images, read_ahead
 
 FORMATS = [KERAS, ONNX]
@@ -210,3 +213,26 @@ class TestListImages:
 def test_opencv_leaves_the_threads_to_the_predictor(exported):
     load(exported, ONNX)
     assert cv2.getNumThreads() == 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_network_that_averages_over_mirror_images(seed):
+    keras.utils.set_random_seed(seed)
+    inner_input = keras.Input((16, 16, 1), dtype="uint8")
+    x = keras.layers.Conv2D(4, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inner_input))
+    probability = keras.layers.Dense(1, activation="sigmoid", name="probability")(keras.layers.Flatten()(x))
+    inner = keras.Model(inner_input, probability, name="unflipped")
+    images = keras.Input((16, 16, 1), dtype="uint8")
+    mirrored = keras.ops.flip(images, axis=2)
+    model = keras.Model(images, keras.layers.Average()([inner(images), inner(mirrored)]))
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 16, 16, 1), dtype=np.uint8)
+    network = KerasNetwork(model)
+    outputs, features = network.run(pixels)
+    np.testing.assert_allclose(outputs, model.predict(pixels, verbose=0), atol=1e-6)
+    alone = KerasNetwork(inner)
+    expected = [alone.run(each)[1] for each in (pixels, np.ascontiguousarray(pixels[:, :, ::-1]))]
+    np.testing.assert_allclose(features, np.mean(expected, axis=0), atol=1e-6)
+    for ours, theirs in zip(
+        (outputs, features), OnnxNetwork(convert_to_onnx(network)).run(pixels), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)

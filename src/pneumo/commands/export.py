@@ -14,9 +14,9 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES
 from pneumo.base.paths import images_path, manifest_path, report_dir, run_dir
 from pneumo.base.tables import PROBABILITY_PREFIX, read_manifest, read_predictions
-from pneumo.evaluation import comparison, resampling
+from pneumo.evaluation import comparison
 from pneumo.evaluation.predictions import Scores, select_scores
-from pneumo.evaluation.scoring import fit_rule
+from pneumo.evaluation.scoring import fit_rule, score_run
 from pneumo.prediction.bundle import KERAS, ONNX, Card, Metric, write_bundle
 from pneumo.prediction.keras_network import KerasNetwork, convert_to_onnx
 from pneumo.prediction.novelty import Float32Array, fit_ensemble
@@ -60,8 +60,8 @@ def run(
     records = [read_json(run_dir(each) / "run.json") for each in runs]
     check_images(params, first, records[0]["hashes"]["images.npy"])
     predictions = join_predictions([read_predictions(run_dir(each) / "predictions.csv") for each in runs])
-    rule = fit_rule(select_scores(predictions, "val"), params.threshold)
-    test = select_scores(predictions, "test")
+    val, test = select_scores(predictions, "val"), select_scores(predictions, "test")
+    rule = fit_rule(val, params.threshold)
     card = Card(
         classes=list(CLASSES[params.task]),
         steps=parse_combo(first.combo, params.combos[first.combo], params.image_size_px),
@@ -69,7 +69,7 @@ def run(
         temperature=rule.temperature,
         trained_on=str(load_group("data", params.source, params.data_overrides)["title"]),
         runs=[f"{each.experiment}/{each.name}" for each in runs],
-        metrics=score_test(test, rule),
+        metrics=score_test(val, test, rule),
         n_test=len(test.y_true),
         provenance=records,
     )
@@ -173,15 +173,15 @@ def join_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return joint
 
 
-def score_test(test: Scores, rule: DecisionRule) -> dict[str, Metric]:
+def score_test(val: Scores, test: Scores, rule: DecisionRule) -> dict[str, Metric]:
     """Return every metric on the test set with its 95 % interval over patients, as the report has them."""
+    key = ("", "", 0)
     y_pred = rule.decide(test.probabilities)
     decided = comparison.Decided(test.y_true, test.probabilities, y_pred, test.patients)
-    (draws,) = comparison.draw_scores({("", "", 0): decided}).values()
+    runs = comparison.tabulate_runs({key: score_run(val, test, rule)})
+    (row,) = comparison.add_run_intervals(runs, comparison.draw_scores({key: decided})).to_dict("records")
     return {
-        name: Metric(
-            *(_or_none(value) for value in (draws[name][0], *resampling.find_interval(draws[name][1:])))
-        )
+        name: Metric(*(_or_none(row[column]) for column in (name, f"{name}_low", f"{name}_high")))
         for name in comparison.METRICS
     }
 

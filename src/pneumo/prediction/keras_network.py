@@ -19,6 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _ONNX_TRIAL = (3, 2)  # images to try an exported network with, and their seed
 _LARGEST_DIFFERENCE = 1e-4
+_UNFLIPPED = "unflipped"  # name of the network inside one that averages over an image and its mirror image
 
 
 class KerasNetwork:
@@ -29,7 +30,7 @@ class KerasNetwork:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self.model = keras.Model(model.input, [model.output, find_features(model)])
+        self.model = add_features(model)
 
     def run(self, images: Images) -> tuple[FloatArray, FloatArray]:
         """Run one batch through the network.
@@ -81,6 +82,20 @@ def load_network(bundle: Bundle, number: int) -> KerasNetwork:
         return KerasNetwork(model)
     except Exception as error:  # of a foreign network anything may be missing
         raise bundle.refuse_network(error) from error
+
+
+def add_features(model: keras.Model) -> keras.Model:
+    """Return a classifier with features beside its output.
+
+    Where it averages over an image and its mirror image, the features are averaged too.
+    """
+    if all(layer.name != _UNFLIPPED for layer in model.layers):
+        return keras.Model(model.input, [model.output, find_features(model)])
+    unflipped = model.get_layer(_UNFLIPPED)
+    both = keras.Model(unflipped.input, [unflipped.output, find_features(unflipped)])
+    images = keras.Input(model.input.shape[1:], dtype=model.input.dtype)
+    answers = zip(both(images), both(keras.ops.flip(images, axis=2)), strict=True)
+    return keras.Model(images, [keras.layers.Average()(list(pair)) for pair in answers])
 
 
 def find_features(model: keras.Model) -> keras.KerasTensor:
