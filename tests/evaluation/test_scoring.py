@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from pneumo.base.config import Threshold, ThresholdMethod
 from pneumo.base.tables import read_predictions, write_predictions
+from pneumo.evaluation.calibration import tabulate_net_benefit
 from pneumo.evaluation.experiment import compile_results, open_run, score_external
 from pneumo.evaluation.predictions import select_scores
 from pneumo.evaluation.scoring import AS_PREDICTED, SCALED, fit_rule, score_run, tabulate_run
@@ -45,6 +46,19 @@ def test_scaling_changes_calibration_and_nothing_that_is_decided():
     assert set(bins) == {AS_PREDICTED, SCALED}
     np.testing.assert_array_equal(bins[AS_PREDICTED]["observed"], bins[SCALED]["observed"])
     assert not np.allclose(bins[AS_PREDICTED]["predicted"], bins[SCALED]["predicted"])
+
+
+def test_net_benefit_is_of_calibrated_probabilities_at_the_stated_prevalence():
+    val, test = open_scores(tabulate(VAL, TEST))
+    rule = fit_rule(val, YOUDEN)
+    table = tabulate_run(val, test, rule, YOUDEN, 0.3)["net_benefit"]
+    as_given, calibrated = (
+        tabulate_net_benefit(test.y_true, scores[:, 1], val.y_true.mean(), 0.3)
+        for scores in (test.probabilities, rule.calibrate(test.probabilities))
+    )
+    pd.testing.assert_frame_equal(table, calibrated)
+    assert not table["model"].equals(as_given["model"])
+    assert (table["prevalence"] == 0.3).all()
 
 
 def test_three_classes_have_curves_each_and_no_threshold():
