@@ -63,7 +63,9 @@ class TestCard:
 
     def test_its_metrics_are_those_of_the_report(self, card):
         table = read_predictions(run_dir(FIRST) / "predictions.csv")
-        (row,) = compile_results({FIRST.key: table}, load_params().threshold, "raw").runs.to_dict("records")
+        (row,) = compile_results({FIRST.key: table}, load_params().threshold, 0.2, "raw", 0.01).runs.to_dict(
+            "records"
+        )
         assert card.n_test == 16
         for name, metric in card.metrics.items():
             found = [np.nan if value is None else value for value in (metric.value, metric.low, metric.high)]
