@@ -54,7 +54,7 @@ os.chdir(folder)
 params = yaml.safe_load(Path("conf/experiment/demo.yaml").read_text())
 params |= {
     "experiment": "walkthrough",
-    "data": {"source": "phantom", "n_train": 300, "n_val": 16, "n_test": 100},
+    "data": params["data"] | {"n_train": 300, "n_val": 16, "n_test": 100},
     "combos": {"raw": [], "edges": ["sobel"]},
     "models": {"cnn": {"phases": {"fit": {"epochs": 8}}}},
     "seeds": [0],
