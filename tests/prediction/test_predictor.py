@@ -1,5 +1,6 @@
 """A bundle in use: the answers of training, whatever the file's format and whatever runs the network."""
 
+import io
 import shutil
 import threading
 import time
@@ -11,6 +12,8 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from hostile import bad_files, odd_files
 from pneumo.base.config import load_params
@@ -43,6 +46,26 @@ def predictions(exported):
     return read_predictions(exported / "models/tiny/raw/cnn/0/predictions.csv")
 
 
+def encode_dicom(pixels):
+    """Encode as a DICOM file of 8 bits in the smallest form that the decoder takes."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset = Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.WindowCenter, dataset.WindowWidth = 128, 256  # the whole range as it is
+    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
 def write_as(suffix, source, target):
     """Write an image's grey values in another format, so that every decoder must find the same ones."""
     pixels = decode_image(source.read_bytes()).pixels
@@ -51,12 +74,14 @@ def write_as(suffix, source, target):
         Image.fromarray(pixels.astype(np.uint16) * 257).save(path, compression="tiff_lzw")
     elif suffix == ".png":
         Image.fromarray(pixels).save(path)
+    elif suffix == ".dcm":
+        path.write_bytes(encode_dicom(pixels))
     else:
         shutil.copyfile(source, path)
     return path
 
 
-@pytest.mark.parametrize("suffix", [".jpeg", ".png", ".tiff"])
+@pytest.mark.parametrize("suffix", [".jpeg", ".png", ".tiff", ".dcm"])
 def test_probabilities_are_those_of_training_calibrated(
     exported, predictor, predictions, monkeypatch, suffix, tmp_path
 ):
