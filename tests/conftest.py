@@ -64,3 +64,17 @@ def finished_project(tmp_path_factory):
 def project(finished_project, tmp_path):
     """Return a copy of the finished project to work on."""
     return finished_project.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, trained):
+    """Return a copy of the trained project with its network as bundles; for reading only.
+
+    `model.pneumo` holds it in Keras, `onnx.pneumo` in ONNX, `both.pneumo` in both.
+    """
+    root = tmp_path_factory.mktemp("exported") / "project"
+    shutil.copytree(trained, root)
+    with contextlib.chdir(root):
+        for name, *options in (("model",), ("both", "--onnx"), ("onnx", "--onnx", "--no-keras")):
+            assert main(["export", f"{name}.pneumo", "--run", "raw/cnn/0", *options]) == 0
+    return root

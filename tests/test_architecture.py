@@ -49,7 +49,7 @@ ARROWS = {
 USE_KERAS = {
     "audit/attribution",
     "commands/tune",
-    "prediction/bundle",
+    "prediction/keras_network",
     "training/augmentation",
     "training/batches",
     "training/features",

@@ -125,13 +125,15 @@ def test_stages_of_a_run(calls, name):
 
 def test_commands_without_params_need_no_project(calls, folder):
     (folder / "params.yaml").unlink()
-    assert main(["predict", "model.pneumo", "a.jpeg", "folder"]) == 0
-    assert calls == [
-        (
-            "pneumo.commands.predict",
-            {"model": Path("model.pneumo"), "images": [Path("a.jpeg"), Path("folder")]},
-        )
-    ]
+    assert main(["predict", "a.jpeg", "folder", "--model", "model.pneumo", "--csv", "out.csv"]) == 0
+    expected = {
+        "images": ["a.jpeg", "folder"],
+        "model": Path("model.pneumo"),
+        "csv_path": Path("out.csv"),
+        "json_path": None,
+        "explain_dir": None,
+    }
+    assert calls == [("pneumo.commands.predict", expected)]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ OUTPUTS = (("data",), ("models",), ("reports",))
 COMBO = ("--combo", {"required": True, "help": "a key of combos in params.yaml"})
 MODEL = ("--model", {"required": True, "help": "a key of models in params.yaml"})
 SEED = ("--seed", {"required": True, "type": int, "help": "one of seeds in params.yaml"})
+MODEL_FILE = (
+    "--model",
+    {"type": Path, "help": "a file that pneumo export wrote (default: models/release/model.pneumo)"},
+)
 RECIPE = ("recipe", {"help": "a recipe, a file of conf/model/"})
 
 # Name, module of src/pneumo with a function `run`, what it does, arguments. `run` is given params.yaml first,
@@ -70,14 +74,42 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
         [
             ("target", {"type": Path, "help": "the file to write, e.g. model.pneumo"}),
             ("--run", {"dest": "run_name", "help": "combo/model/seed (default: the leaderboard's first)"}),
+            ("--ensemble", {"action": "store_true", "help": "all seeds of that combo and model together"}),
+            ("--onnx", {"action": "store_true", "help": "in ONNX too, which runs faster and without Keras"}),
+            (
+                "--no-keras",
+                {"dest": "no_keras", "action": "store_true", "help": "in ONNX only; it cannot be explained"},
+            ),
         ],
     ),
     (
         "predict",
         "Classify image files with an exported model.",
         [
-            ("model", {"type": Path, "help": "a file that pneumo export wrote"}),
-            ("images", {"type": Path, "nargs": "+", "help": "image files, or folders of them"}),
+            ("images", {"nargs": "+", "help": "image files, folders of them, or patterns"}),
+            MODEL_FILE,
+            ("--csv", {"dest": "csv_path", "type": Path, "help": "a table to write in place of lines"}),
+            ("--json", {"dest": "json_path", "type": Path, "help": "a list to write in place of lines"}),
+            (
+                "--explain",
+                {
+                    "dest": "explain_dir",
+                    "type": Path,
+                    "help": "a folder for pictures of where the model looks",
+                },
+            ),
+        ],
+    ),
+    (
+        "serve",
+        "Serve an exported model as a page in the browser and over HTTP.",
+        [
+            MODEL_FILE,
+            (
+                "--host",
+                {"default": "127.0.0.1", "help": "address to listen on (default: 127.0.0.1)"},
+            ),
+            ("--port", {"type": int, "default": 8000, "help": "0 takes any that is free (default: 8000)"}),
         ],
     ),
     (
@@ -100,7 +132,7 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
         [RECIPE, COMBO, ("--phase", {"help": "of the recipe (default: its last)"})],
     ),
 ]
-WITHOUT_PARAMS = ("use", "predict")
+WITHOUT_PARAMS = ("use", "predict", "serve")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,196 +1,170 @@
-"""From a trained run to predictions of image files: export, bundle, predict."""
+"""From image files and a bundle to lines and tables."""
 
+import csv
 import json
+import os
 import shutil
-import zipfile
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from PIL import Image
 
-from pneumo.base.config import load_params
-from pneumo.base.decision import scale_temperature
 from pneumo.base.errors import PneumoError
 from pneumo.cli import main
+from pneumo.commands import predict
 from pneumo.commands.predict import format_prediction
-from pneumo.evaluation.predictions import select_scores
-from pneumo.evaluation.scoring import fit_rule
-from pneumo.prediction.bundle import load_bundle
-from pneumo.prediction.predictor import BATCH_SIZE, Prediction, Predictor
+from pneumo.prediction.predictor import Prediction, Verdict
 
-RUN = "raw/cnn/0"
+ONNX_START_LIMIT_S = 8  # it takes about 1; a guard, no measure
 
 
-@pytest.fixture(scope="module")
-def project(trained, tmp_path_factory):
-    """Return a copy of the trained project with its model exported to model.pneumo; for reading only."""
-    root = tmp_path_factory.mktemp("exported") / "project"
-    shutil.copytree(trained, root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        assert main(["export", "model.pneumo", "--run", RUN]) == 0
-    return root
+@pytest.fixture(autouse=True)
+def _here(exported, monkeypatch):
+    monkeypatch.chdir(exported)
 
 
 @pytest.fixture
-def _here(project, monkeypatch):
-    monkeypatch.chdir(project)
+def images(tmp_path):
+    """Fill a folder with two good images, a broken one and what is no image."""
+    good = next(Path("data/raw/phantom/test/NORMAL").iterdir())
+    folder = tmp_path / "in"
+    (folder / "below").mkdir(parents=True)
+    for name in ("b.jpeg", "below/a.JPEG"):
+        shutil.copyfile(good, folder / name)
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("left out")
+    return folder
 
 
-@pytest.fixture
-def predictions(project):
-    return pd.read_csv(project / "models/tiny/raw/cnn/0/predictions.csv")
+def test_a_folder_and_files_are_read_and_bad_ones_named(images, capsys):
+    assert main(["predict", str(images), str(images / "gone.png"), "--model", "model.pneumo"]) == 1
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert [line.partition(":")[0].rpartition("/")[2] for line in lines] == [
+        "b.jpeg",
+        "a.JPEG",
+        "broken.png",
+        "gone.png",
+    ]
+    assert "(probability of pneumonia 0." in lines[0]
+    assert ", threshold 0." in lines[0]
+    assert "not read: not a readable JPEG, PNG" in lines[2]
+    assert lines[3].endswith("not read: No such file or directory")
+    assert captured.err == "pneumo: 2 of 4 files could not be read.\n"
 
 
-@pytest.fixture
-def rule(predictions, project, monkeypatch):
-    monkeypatch.chdir(project)
-    return fit_rule(select_scores(predictions, "val"), load_params().threshold)
+def test_patterns_are_expanded(images, capsys):
+    assert main(["predict", f"{images}/**/*.[jJ]*", "--model", "model.pneumo"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["predict", f"{images}/*.tiff", "--model", "model.pneumo"]) == 1
+    assert "Expected files that match. Received: none." in capsys.readouterr().err
+    shutil.copyfile(images / "b.jpeg", images / "scan[1].jpeg")
+    assert main(["predict", f"{images}/scan[1].jpeg", "--model", "model.pneumo"]) == 0
 
 
-@pytest.mark.usefixtures("_here")
-class TestExport:
-    def test_the_card_holds_what_a_prediction_needs(self, rule):
-        _, card = load_bundle(Path("model.pneumo"))
-        assert card.classes == ["normal", "pneumonia"]
-        assert [step.name for step in card.steps] == ["resize"]
-        assert (card.threshold, card.temperature) == (rule.threshold, rule.temperature)
-        assert card.trained_on == "Synthetic chest phantoms"
-        assert card.run == "tiny/raw/cnn/0"
-        assert card.provenance == json.loads(Path("models/tiny/raw/cnn/0/run.json").read_text())
-
-    def test_twice_gives_the_same_bytes(self, tmp_path):
-        assert main(["export", str(tmp_path / "again.pneumo"), "--run", RUN]) == 0
-        assert (tmp_path / "again.pneumo").read_bytes() == Path("model.pneumo").read_bytes()
-
-    def test_without_a_name_it_is_the_first_of_the_leaderboard(self, tmp_path):
-        leaderboard = Path("reports/tiny/leaderboard.csv")
-        leaderboard.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame({"combo": ["raw", "clahe"], "model": ["cnn", "cnn"]}).to_csv(leaderboard, index=False)
-        assert main(["export", str(tmp_path / "best.pneumo")]) == 0
-        assert load_bundle(tmp_path / "best.pneumo")[1].run == "tiny/raw/cnn/0"
-        leaderboard.unlink()
-
-    @pytest.mark.parametrize(
-        ("options", "part"),
-        [
-            (["--run", "raw/cnn/1"], "such as raw/cnn/0, clahe/cnn/0. Received: raw/cnn/1"),
-            (["--run", "clahe/cnn/0"], "Expected models/tiny/clahe/cnn/0/model.keras"),
-            ([], "Expected reports/tiny/leaderboard.csv"),
-        ],
-    )
-    def test_what_is_not_there_is_named(self, options, part, capsys, tmp_path):
-        assert main(["export", str(tmp_path / "x.pneumo"), *options]) == 1
-        assert part in capsys.readouterr().err
-        assert list(tmp_path.iterdir()) == []
+def test_a_folder_without_images_is_an_error(tmp_path, capsys):
+    assert main(["predict", str(tmp_path), "--model", "model.pneumo"]) == 1
+    assert "Received: a folder without any" in capsys.readouterr().err
 
 
-def break_nothing(path):
-    path.unlink()
+def test_tables(images, tmp_path, capsys):
+    csv_path, json_path = tmp_path / "out.csv", tmp_path / "out.json"
+    options = ["--csv", str(csv_path), "--json", str(json_path)]
+    assert main(["predict", str(images), "--model", "model.pneumo", *options]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "broken.png: not read: not a readable" in captured.err
+    rows = json.loads(json_path.read_text())
+    assert list(rows[0]) == [
+        *("path", "label", "p_normal", "p_pneumonia", "threshold", "novelty", "unlike", "error"),
+    ]
+    assert [Path(row["path"]).name for row in rows] == ["b.jpeg", "a.JPEG", "broken.png"]
+    assert rows[0]["p_normal"] + rows[0]["p_pneumonia"] == pytest.approx(1)
+    assert rows[0]["label"] == ("pneumonia" if rows[0]["p_pneumonia"] >= rows[0]["threshold"] else "normal")
+    assert rows[0]["unlike"] == (rows[0]["novelty"] > 1)
+    assert [row["error"] is None for row in rows] == [True, True, False]
+    assert set(rows[2].values()) == {None, rows[2]["path"], rows[2]["error"]}
+    with csv_path.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [list(row.values()) for row in table] == [
+        ["" if value is None else str(value) for value in row.values()] for row in rows
+    ]
 
 
-def write_text(path):
-    path.write_text("no archive")
+def test_explanations(images, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    table = tmp_path / "out.json"
+    options = ["--explain", str(folder), "--json", str(table)]
+    assert main(["predict", str(images), "--model", "both.pneumo", *options]) == 1
+    names = [row["explanation"] for row in json.loads(table.read_text())]
+    assert names == ["00000_b.png", "00001_a.png", None]
+    assert sorted(path.name for path in folder.iterdir()) == names[:2]
+    picture = np.asarray(Image.open(folder / names[0]))
+    assert picture.shape == (32, 32, 3)
+    assert np.ptp(picture.astype(int), axis=2).max() > 50  # there is colour in it
+    capsys.readouterr()
+    assert main(["predict", str(images), "--model", "onnx.pneumo", *options]) == 1
+    assert "Expected networks in Keras" in capsys.readouterr().err
 
 
-def cut_short(path):
-    path.write_bytes(path.read_bytes()[:-200])
+def test_the_released_model_is_the_default(images, tmp_path, monkeypatch, capsys):
+    model = Path("model.pneumo").absolute()
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(images / "b.jpeg")]) == 1
+    assert "Expected a model, or models/release/model.pneumo in this folder" in capsys.readouterr().err
+    Path("models/release").mkdir(parents=True)
+    shutil.copyfile(model, predict.RELEASE_PATH)
+    assert main(["predict", str(images / "b.jpeg")]) == 0
 
 
-def drop_network(path):
-    with zipfile.ZipFile(path) as archive:
-        card = archive.read("card.json")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("card.json", card)
+def test_onnx_runs_without_keras_and_starts_quickly(images):
+    script = """
+import json, sys, time
+start = time.process_time()
+from pneumo.cli import main
+status = main(["predict", sys.argv[1], "--model", "onnx.pneumo"])
+heavy = {"keras", "tensorflow", "jax", "torch", "onnx", "matplotlib", "sklearn", "pandas"} & set(sys.modules)
+print(json.dumps([status, sorted(heavy), time.process_time() - start]))
+"""
+    command = [sys.executable, "-c", script, str(images / "b.jpeg")]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    status, heavy, seconds = json.loads(process.stdout.splitlines()[-1])
+    assert status == 0
+    assert heavy == []
+    assert seconds < ONNX_START_LIMIT_S
 
 
-def spoil_card(path):
-    with zipfile.ZipFile(path) as archive:
-        network = archive.read("network.keras")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("card.json", '{"classes": []}')
-        archive.writestr("network.keras", network)
+def test_onnx_runtime_reports_nothing_to_its_makers(images, tmp_path):
+    # Where it does, it keeps what it is going to send in files here.
+    home = tmp_path / "home"
+    home.mkdir()
+    script = "import sys; from pneumo.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "predict", str(images / "b.jpeg"), "--model", "onnx.pneumo"]
+    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(home))
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(command, env=environment | places, check=True)
+    assert list(home.iterdir()) == []
 
 
-def spoil_network(path):
-    with zipfile.ZipFile(path) as archive:
-        card = archive.read("card.json")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("card.json", card)
-        archive.writestr("network.keras", b"no network")
+class TestFormat:
+    def test_more_classes_have_no_threshold(self):
+        verdict = Verdict("bacterial", {"normal": 0.1, "bacterial": 0.7, "viral": 0.2}, None, 0.5)
+        line = format_prediction(Prediction(Path("a.png"), None, verdict))
+        assert line == "a.png: bacterial (probabilities: normal 0.100, bacterial 0.700, viral 0.200)"
+
+    @pytest.mark.parametrize(("novelty", "warns"), [(None, False), (0.9, False), (1.1, True)])
+    def test_an_image_unlike_those_of_training_gets_a_warning(self, novelty, warns):
+        verdict = Verdict("normal", {"normal": 0.9, "pneumonia": 0.1}, 0.4, novelty)
+        line = format_prediction(Prediction(Path("a.png"), None, verdict))
+        assert line.startswith("a.png: normal (probability of pneumonia 0.100, threshold 0.400)")
+        assert line.endswith("; unlike the training images, so do not rely on this") == warns
 
 
-@pytest.mark.parametrize(
-    "spoil", [break_nothing, write_text, cut_short, drop_network, spoil_card, spoil_network]
-)
-def test_what_is_no_bundle_is_refused_in_one_line(project, tmp_path, spoil):
-    path = tmp_path / "model.pneumo"
-    shutil.copyfile(project / "model.pneumo", path)
-    spoil(path)
-    with pytest.raises(PneumoError, match="Expected a model that `pneumo export` wrote") as error:
-        load_bundle(path)
-    assert "\n" not in str(error.value)
-
-
-def test_a_bundle_of_another_format_is_refused(project, tmp_path):
-    path = tmp_path / "model.pneumo"
-    with zipfile.ZipFile(project / "model.pneumo") as source, zipfile.ZipFile(path, "w") as target:
-        card = json.loads(source.read("card.json")) | {"format_version": 99}
-        target.writestr("card.json", json.dumps(card))
-        target.writestr("network.keras", source.read("network.keras"))
-    with pytest.raises(PneumoError, match=r"Expected format 1\. Received: 99"):
-        load_bundle(path)
-
-
-@pytest.mark.usefixtures("_here")
-class TestPredict:
-    def test_probabilities_are_those_of_training_calibrated(self, predictions, rule):
-        test = predictions[predictions["split"] == "test"]
-        paths = [Path("data/raw/phantom", each) for each in test["id"]] * 3
-        assert len(paths) > BATCH_SIZE
-        found = list(Predictor(Path("model.pneumo")).predict(paths))
-        assert [each.path for each in found] == paths
-        raw = test[["p_normal", "p_pneumonia"]].to_numpy()
-        expected = np.tile(scale_temperature(raw, rule.temperature)[:, 1], 3)
-        probabilities = np.array([each.probabilities["pneumonia"] for each in found])
-        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-        decided = np.where(raw[:, 1] >= rule.threshold, "pneumonia", "normal")
-        assert [each.label for each in found] == list(decided) * 3
-        # The decision shown is the one that the shown threshold gives.
-        threshold = found[0].threshold
-        clear = np.abs(probabilities - threshold) > 1e-6
-        shown = np.where(probabilities >= threshold, "pneumonia", "normal")
-        assert (shown == np.tile(decided, 3))[clear].all()
-
-    def test_a_folder_and_files_are_read_and_bad_ones_named(self, tmp_path, capsys):
-        good = Path(next(Path("data/raw/phantom/test/NORMAL").iterdir()))
-        (tmp_path / "in").mkdir()
-        for name in ("b.jpeg", "a.JPEG"):
-            shutil.copyfile(good, tmp_path / "in" / name)
-        (tmp_path / "in" / "broken.png").write_bytes(b"no image")
-        (tmp_path / "in" / "notes.txt").write_text("left out")
-        assert main(["predict", "model.pneumo", str(tmp_path / "in"), str(tmp_path / "gone.png")]) == 1
-        captured = capsys.readouterr()
-        lines = captured.out.splitlines()
-        assert [line.partition(":")[0].rpartition("/")[2] for line in lines] == [
-            "a.JPEG",
-            "b.jpeg",
-            "broken.png",
-            "gone.png",
-        ]
-        assert "(probability of pneumonia 0." in lines[0]
-        assert ", threshold 0." in lines[0]
-        assert lines[2].endswith("not read: not a readable JPEG, PNG, BMP, TIFF, WebP or DICOM image")
-        assert lines[3].endswith("not read: No such file or directory")
-        assert captured.err == "pneumo: 2 of 4 files could not be read.\n"
-
-    def test_a_folder_without_images_is_an_error(self, tmp_path, capsys):
-        assert main(["predict", "model.pneumo", str(tmp_path)]) == 1
-        assert "Received: a folder without any" in capsys.readouterr().err
-
-
-def test_more_classes_have_no_threshold():
-    probabilities = {"normal": 0.1, "bacterial": 0.7, "viral": 0.2}
-    line = format_prediction(Prediction(Path("a.png"), "bacterial", probabilities, None))
-    assert line == "a.png: bacterial (probabilities: normal 0.100, bacterial 0.700, viral 0.200)"
+def test_a_model_must_be_named_or_released(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PneumoError, match="Expected a model"):
+        predict.find_model(None)
+    assert predict.find_model(Path("x.pneumo")) == Path("x.pneumo")

@@ -1,5 +1,6 @@
-"""From a network's probabilities to calibrated probabilities and decisions."""
+"""From networks' probabilities to calibrated probabilities and decisions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,5 +64,23 @@ def scale_temperature(probabilities: npt.NDArray[np.floating], temperature: floa
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks.
     """
     logits = np.log(np.clip(probabilities.astype(np.float64), _SMALLEST, 1)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def average_logits(probabilities: Sequence[npt.NDArray[np.floating]]) -> FloatArray:
+    """Join the networks of an ensemble by the mean of their logits; one network alone changes nothing.
+
+    Args:
+        probabilities: of each network a float array of shape (n, n_classes), rows sum to 1.
+
+    Returns:
+        float array of shape (n, n_classes), rows sum to 1.
+    """
+    if len(probabilities) == 1:
+        return probabilities[0].astype(np.float64)
+    logits = np.mean(
+        [np.log(np.clip(each.astype(np.float64), _SMALLEST, 1)) for each in probabilities], axis=0
+    )
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

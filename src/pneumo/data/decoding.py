@@ -36,6 +36,8 @@ _DICOM_PREFIX, _DICOM_PREFIX_AT = b"DICM", 128
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _JPEG_SCAN_START, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _EXTRA_SCAN_DATA = b"".join(bytes(range(1, 255)) + bytes((0xFF, restart)) for restart in range(0xD0, 0xD8))
+# A progressive file has up to about 10. Each takes the time of a whole image, whatever its size in bytes.
+_MAX_JPEG_SCANS = 32
 _UNDECODED_GREY_LEVELS = (127, 128)  # the middle of the range, as stored or inverted (CMYK)
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
@@ -82,11 +84,12 @@ class DecodedImage:
     view: str = ""
 
 
-def decode_image(data: bytes) -> DecodedImage:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode a JPEG, PNG, BMP, TIFF, WebP or DICOM file to 8-bit grey; safe to call from several threads.
 
     Args:
         data: the whole content of the file. The format is found from the content, not from a name.
+        max_pixels: an image of more pixels is refused before it is decoded.
 
     Returns:
         The decoded image.
@@ -100,7 +103,7 @@ def decode_image(data: bytes) -> DecodedImage:
         raise UnreadableImageError("empty file")
     decode = _import_dicom_decoder() if data.startswith(_DICOM_PREFIX, _DICOM_PREFIX_AT) else _decode
     try:
-        return decode(data)
+        return decode(data, max_pixels)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -114,13 +117,14 @@ def decode_image(data: bytes) -> DecodedImage:
         raise UnreadableImageError(f"damaged: {reason[:_LONGEST_REASON]}") from error
 
 
-def require_size(width: int, height: int) -> None:
-    """Raise an UnreadableImageError for an image of more than MAX_PIXELS pixels."""
-    if width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"too large: {width} x {height} px (limit {_LIMIT_TEXT})")
+def require_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise an UnreadableImageError for an image of more than `max_pixels` pixels."""
+    if width * height > max_pixels:
+        limit = f"{max_pixels / 1e6:.0f} megapixels"
+        raise UnreadableImageError(f"too large: {width} x {height} px (limit {limit})")
 
 
-def _import_dicom_decoder() -> Callable[[bytes], DecodedImage]:
+def _import_dicom_decoder() -> Callable[[bytes, int], DecodedImage]:
     try:
         from pneumo.data.dicom import decode_dicom  # builds on this module; most data sets do not need it
     except ImportError as error:
@@ -148,11 +152,13 @@ def suspicious(pixels: np.ndarray) -> str | None:
     return None
 
 
-def _decode(data: bytes) -> DecodedImage:
+def _decode(data: bytes, max_pixels: int) -> DecodedImage:
     image = _open(data)
     mode = image.mode
     width, height = image.size
-    require_size(width, height)
+    require_size(width, height, max_pixels)
+    if image.format in ("JPEG", "MPO") and data.count(_JPEG_SCAN_START) > _MAX_JPEG_SCANS:
+        raise UnreadableImageError(f"damaged: over {_MAX_JPEG_SCANS} scans")
     with without_warnings():
         n_frames = getattr(image, "n_frames", 1)
     if n_frames > 1 and image.format != "MPO":

@@ -56,11 +56,12 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.signedinteger[Any] | np.unsignedinteger[Any]]
 
 
-def decode_dicom(data: bytes) -> DecodedImage:
+def decode_dicom(data: bytes, max_pixels: int) -> DecodedImage:
     """Decode a DICOM file.
 
     Args:
         data: the whole content of the file.
+        max_pixels: an image of more pixels is refused before it is decoded.
 
     Returns:
         The decoded image, with the patient and the view that the file states. `mode` is the photometric
@@ -73,7 +74,7 @@ def decode_dicom(data: bytes) -> DecodedImage:
     with without_warnings():
         _check_inflated_size(data)
         dataset = pydicom.dcmread(io.BytesIO(data))
-        _check_header(dataset)
+        _check_header(dataset, max_pixels)
         photometric, n_bits = str(dataset.PhotometricInterpretation), int(dataset.BitsStored)
         kind = photometric, int(dataset.SamplesPerPixel)
         if kind in _GREYS:
@@ -106,7 +107,7 @@ def _check_inflated_size(data: bytes) -> None:
             raise UnreadableImageError(f"too large: over {_MAX_INFLATED_BYTES // 2**20} MB when inflated")
 
 
-def _check_header(dataset: pydicom.Dataset) -> None:
+def _check_header(dataset: pydicom.Dataset, max_pixels: int) -> None:
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise UnreadableImageError("floating-point pixels, whose range is not stated")
     if "PixelData" not in dataset:
@@ -114,7 +115,7 @@ def _check_header(dataset: pydicom.Dataset) -> None:
     n_frames = int(dataset.get("NumberOfFrames", 1) or 1)
     if n_frames != 1:
         raise UnreadableImageError(f"holds {n_frames} frames, not one image")
-    require_size(int(dataset.Columns), int(dataset.Rows))
+    require_size(int(dataset.Columns), int(dataset.Rows), max_pixels)
     if dataset.BitsAllocated not in (8, 16):
         raise UnreadableImageError(f"{dataset.BitsAllocated}-bit pixels")
     if not 0 < dataset.BitsStored <= dataset.BitsAllocated or dataset.HighBit != dataset.BitsStored - 1:
