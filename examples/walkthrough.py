@@ -141,7 +141,7 @@ print(f"{correct.mean():.0%} of {len(table)} verdicts are right")
 # What the network saw, and over it where it found what speaks for pneumonia.
 
 # %%
-explainer = Explainer(bundle)
+explainer = Explainer(bundle, predictor)
 shown = sorted(predictions, key=lambda each: -each.verdict.probabilities["pneumonia"])[:3]
 figure, axes = plt.subplots(2, len(shown), figsize=(3 * len(shown), 6))
 for column, each in zip(axes.T, shown, strict=True):

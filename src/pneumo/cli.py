@@ -78,7 +78,7 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
             ("--onnx", {"action": "store_true", "help": "in ONNX too, which runs faster and without Keras"}),
             (
                 "--no-keras",
-                {"dest": "no_keras", "action": "store_true", "help": "in ONNX only; it cannot be explained"},
+                {"dest": "no_keras", "action": "store_true", "help": "in ONNX only"},
             ),
         ],
     ),

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from pneumo.base.artifacts import write_file, write_json
 from pneumo.base.errors import PneumoError
 from pneumo.prediction.bundle import Bundle
+from pneumo.prediction.explainer import Explainer, lay_over
 from pneumo.prediction.predictor import Prediction, Predictor, list_images
 
 RELEASE_PATH = Path("models/release/model.pneumo")
@@ -42,7 +43,7 @@ def run(
     paths = list_images(images)
     bundle = Bundle(find_model(model))
     predictor = Predictor(bundle)
-    write_explanation = _prepare_explanations(bundle, explain_dir) if explain_dir else None
+    write_explanation = _prepare_explanations(bundle, predictor, explain_dir) if explain_dir else None
     has_table = csv_path is not None or json_path is not None
     rows: list[Row] = []
     n_failed = 0
@@ -116,11 +117,10 @@ def write_rows(path: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def _prepare_explanations(bundle: Bundle, folder: Path) -> Callable[[int, Prediction], str | None]:
-    # Imported here, because it loads Keras, which takes seconds.
-    from pneumo.prediction.explainer import Explainer, lay_over
-
-    explainer = Explainer(bundle)
+def _prepare_explanations(
+    bundle: Bundle, predictor: Predictor, folder: Path
+) -> Callable[[int, Prediction], str | None]:
+    explainer = Explainer(bundle, predictor)
     folder.mkdir(parents=True, exist_ok=True)
 
     def write_explanation(number: int, prediction: Prediction) -> str | None:

@@ -4,6 +4,7 @@ import io
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -30,7 +31,10 @@ class KerasNetwork:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self.model = add_features(model)
+        self.classifier = model
+        self.model = add_outputs(model)
+        # Grad-CAM does the same for any network in Keras.
+        self.draw_class_maps: Callable[[Images], FloatArray] | None = None
 
     def run(self, images: Images) -> tuple[FloatArray, FloatArray]:
         """Run one batch through the network.
@@ -84,18 +88,59 @@ def load_network(bundle: Bundle, number: int) -> KerasNetwork:
         raise bundle.refuse_network(error) from error
 
 
-def add_features(model: keras.Model) -> keras.Model:
-    """Return a classifier with features beside its output.
+def add_outputs(model: keras.Model, class_maps: bool = False) -> keras.Model:
+    """Return a classifier with features beside its output, and with class activation maps on request.
 
-    Where it averages over an image and its mirror image, the features are averaged too.
+    Where it averages over an image and its mirror image, the features are averaged too, and there is a map of
+    each, both as the image lies.
+
+    Args:
+        model: uint8 images of shape (n, size_px, size_px, 1) -> probabilities, as training saved it.
+        class_maps: add them as a third output, where the classifier has any; see `draw_class_maps`.
     """
+
+    def list_outputs(classifier: keras.Model) -> list[keras.KerasTensor]:
+        drawn = draw_class_maps(classifier) if class_maps else None
+        outputs = [classifier.output, find_features(classifier)]
+        return outputs if drawn is None else [*outputs, drawn]
+
     if all(layer.name != _UNFLIPPED for layer in model.layers):
-        return keras.Model(model.input, [model.output, find_features(model)])
+        return keras.Model(model.input, list_outputs(model))
     unflipped = model.get_layer(_UNFLIPPED)
-    both = keras.Model(unflipped.input, [unflipped.output, find_features(unflipped)])
+    whole = keras.Model(unflipped.input, list_outputs(unflipped))
     images = keras.Input(model.input.shape[1:], dtype=model.input.dtype)
-    answers = zip(both(images), both(keras.ops.flip(images, axis=2)), strict=True)
-    return keras.Model(images, [keras.layers.Average()(list(pair)) for pair in answers])
+    as_is, mirrored = whole(images), whole(keras.ops.flip(images, axis=2))
+    outputs = [keras.layers.Average()([as_is[i], mirrored[i]]) for i in range(2)]
+    if len(as_is) > 2:
+        outputs.append(keras.ops.concatenate([as_is[2], keras.ops.flip(mirrored[2], axis=3)], axis=1))
+    return keras.Model(images, outputs)
+
+
+def draw_class_maps(model: keras.Model) -> keras.KerasTensor | None:
+    """Return a classifier's class activation maps, or None where it has none.
+
+    It has them where nothing but an average over the image and one layer of weights lies between the last
+    feature maps and the decision. The maps, weighted by these weights, are then what Grad-CAM comes to,
+    without gradients.
+
+    Returns:
+        float32 of shape (n, 1, height, width, 1 or n_classes): for each logit, what speaks for it.
+
+    Source: Zhou et al. 2016, doi:10.1109/CVPR.2016.319; Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74.
+    """
+    head = next((layer for layer in model.layers if layer.name == "head"), None)
+    if head is None:
+        return None
+    collapse, decision = _find_collapse(model), head.get_layer("probability")
+    passing = keras.layers.InputLayer | keras.layers.Dropout
+    if not isinstance(collapse, keras.layers.GlobalAveragePooling2D) or not all(
+        layer is decision or isinstance(layer, passing) for layer in head.layers
+    ):
+        return None
+    weigh = keras.layers.Dense(decision.units, use_bias=False)
+    drawn = weigh(collapse.input)
+    weigh.set_weights([decision.kernel])
+    return drawn[:, None]
 
 
 def find_features(model: keras.Model) -> keras.KerasTensor:
@@ -104,14 +149,19 @@ def find_features(model: keras.Model) -> keras.KerasTensor:
     These are its last feature maps, averaged over the image, or, where it has no convolutions, the input of
     its last layer.
     """
-    collapse = next(
+    collapse = _find_collapse(model)
+    if collapse.input.shape[-1] == model.input.shape[-1]:
+        return model.get_layer("probability").input
+    return keras.layers.GlobalAveragePooling2D()(collapse.input)
+
+
+def _find_collapse(model: keras.Model) -> keras.Layer:
+    """Return the layer that turns feature maps into vectors."""
+    return next(
         layer
         for layer in model.layers
         if isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.Flatten)
     )
-    if collapse.input.shape[-1] == model.input.shape[-1]:
-        return model.get_layer("probability").input
-    return keras.layers.GlobalAveragePooling2D()(collapse.input)
 
 
 class MatrixResizing(keras.layers.Layer):
@@ -145,7 +195,7 @@ class MatrixResizing(keras.layers.Layer):
 
 
 def convert_to_onnx(network: KerasNetwork) -> bytes:
-    """Return a network in ONNX, with the same two outputs.
+    """Return a network in ONNX, with the same two outputs, and with class activation maps where it has any.
 
     Raises:
         PneumoError: tf2onnx is not installed, Keras does not run on TensorFlow, or the result differs.
@@ -155,10 +205,11 @@ def convert_to_onnx(network: KerasNetwork) -> bytes:
     if keras.backend.backend() != "tensorflow":
         raise PneumoError(f"--onnx: Expected Keras on TensorFlow. Received: {keras.backend.backend()}")
     n_images, seed = _ONNX_TRIAL
-    shape = (n_images, *network.model.input_shape[1:])
+    whole = add_outputs(network.classifier, class_maps=True)
+    shape = (n_images, *whole.input_shape[1:])
     images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    expected = network.run(images)
-    model = keras.models.clone_model(network.model, clone_function=_replace_resizing)
+    expected = [np.asarray(each) for each in whole.predict_on_batch(images)]
+    model = keras.models.clone_model(whole, clone_function=_replace_resizing)
     model(images)  # Keras exports only what has been called
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")
@@ -172,7 +223,9 @@ def convert_to_onnx(network: KerasNetwork) -> bytes:
                 "--onnx: Expected tf2onnx. Received: none. `pip install 'pneumo[onnx]'`"
             ) from error
         content = path.read_bytes()
-    for ours, theirs in zip(expected, OnnxNetwork(content).run(images), strict=True):
+    converted = OnnxNetwork(content)
+    maps = [] if converted.draw_class_maps is None else [converted.draw_class_maps(images)]
+    for ours, theirs in zip(expected, [*converted.run(images), *maps], strict=True):
         difference = float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
         if not difference <= _LARGEST_DIFFERENCE:
             raise PneumoError(f"--onnx: Expected the same outputs as Keras's. Received: {difference:g} apart")

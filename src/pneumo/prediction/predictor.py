@@ -32,7 +32,13 @@ Result = TypeVar("Result")
 
 
 class Network(Protocol):
-    """A network of a bundle, whatever runs it."""
+    """A network of a bundle, whatever runs it.
+
+    Attributes:
+        draw_class_maps: see `onnx_network.OnnxNetwork`; None where it has none.
+    """
+
+    draw_class_maps: Callable[[Image], FloatArray] | None
 
     def run(self, images: Image) -> tuple[FloatArray, FloatArray]:
         """Return outputs and features of one batch; see `keras_network.KerasNetwork.run`."""
@@ -85,6 +91,10 @@ class Predictor:
         bundle: the model.
         suffix: KERAS or ONNX; None takes ONNX where the bundle has it and ONNX Runtime is installed.
 
+    Attributes:
+        card: what the bundle says of the model.
+        networks: of the model, loaded.
+
     Raises:
         PneumoError: a network cannot be loaded.
     """
@@ -92,7 +102,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, suffix: str | None = None) -> None:
         cv2.setNumThreads(1)  # the threads are ours, one an image
         self.card = bundle.card
-        self._networks = load_networks(bundle, suffix or choose_format(bundle))
+        self.networks = load_networks(bundle, suffix or choose_format(bundle))
         self._novelty = bundle.read_novelty()
         try:  # so that what does not fit together shows here, and the first answer is as quick as the others
             self.judge(np.zeros((1, self.card.size_px, self.card.size_px), np.uint8))
@@ -122,7 +132,7 @@ class Predictor:
         Args:
             images: uint8 array of shape (n, size_px, size_px), preprocessed.
         """
-        outputs, features = zip(*(network.run(images[..., None]) for network in self._networks), strict=True)
+        outputs, features = zip(*(network.run(images[..., None]) for network in self.networks), strict=True)
         raw = average_logits([spread_outputs(each) for each in outputs])
         rule, classes = self.card.rule, self.card.classes
         if raw.shape != (len(images), len(classes)) or not np.isfinite(raw).all():

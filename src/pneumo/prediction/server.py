@@ -32,7 +32,8 @@ from pneumo.base.labels import Subtype
 from pneumo.data import phantom
 from pneumo.data.decoding import UnreadableImageError
 from pneumo.prediction import limits
-from pneumo.prediction.bundle import KERAS, Bundle, Card
+from pneumo.prediction.bundle import Bundle, Card
+from pneumo.prediction.explainer import Explainer, can_explain, colour_map
 from pneumo.prediction.limits import Budget, Guard, RefusedError, Share
 from pneumo.prediction.predictor import Predictor, Verdict
 from pneumo.preprocessing.steps import Image
@@ -44,7 +45,7 @@ _N_NAME_CHARACTERS = 255
 _PAGE_FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript")}
 _PAGE_FILES |= {"/page.css": ("page.css", "text/css")}
 _IMAGE_TEXT = "Add what the network saw, as PNG in base64."
-_MAP_TEXT = "Add where it found what speaks for its class, as PNG in base64; null for a model without Keras."
+_MAP_TEXT = "Add where it found what speaks for its class, as PNG in base64; null where a model has no maps."
 _UPLOAD_SCHEMA: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -108,7 +109,7 @@ class Service:
 
     def __init__(self, bundle: Bundle) -> None:
         self.predictor = Predictor(bundle)
-        self.explains = KERAS in bundle.formats
+        self.explains = can_explain(bundle, self.predictor)
         self.bytes_in_flight = Budget(limits.MAX_BYTES_IN_FLIGHT)
         self.waiting = Budget(limits.MAX_WAITING)
         self._decoders = ThreadPoolExecutor(_N_DECODERS)
@@ -134,7 +135,7 @@ class Service:
         waiting.set_function(lambda: self.waiting.used)
         if self.explains:
             # Keras takes seconds to import; the first answers do not wait for it.
-            self._explainer = self._drawing.submit(_load_explainer, bundle)
+            self._explainer = self._drawing.submit(Explainer, bundle, self.predictor)
 
     async def answer(self, files: list[tuple[str, bytes]], image: bool, attention: bool) -> list[Answer]:
         """Predict the files of a request.
@@ -142,7 +143,7 @@ class Service:
         Args:
             files: name and content of each.
             image: add what the network saw.
-            attention: add where it found what speaks for its class, if the bundle has Keras.
+            attention: add where it found what speaks for its class, if the model can say.
 
         Raises:
             RefusedError: too many requests wait.
@@ -179,8 +180,6 @@ class Service:
             return str(error)
 
     def _draw(self, image: Image, label: str) -> str:
-        from pneumo.prediction.explainer import colour_map
-
         return encode_png(colour_map(self._explainer.result().draw_map(image, label)))
 
     @staticmethod
@@ -381,14 +380,6 @@ def draw_examples() -> dict[str, bytes]:
         examples[f"drawing_{name}"] = phantom.take_radiograph(attenuation, generator)
     examples["noise"] = np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8)
     return {name: base64.b64decode(encode_png(pixels)) for name, pixels in examples.items()}
-
-
-def _load_explainer(bundle: Bundle) -> Any:
-    from pneumo.base.messages import hold_messages
-
-    with hold_messages():
-        from pneumo.prediction.explainer import Explainer
-    return Explainer(bundle)
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:
