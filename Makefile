@@ -5,11 +5,23 @@ PYTHON ?= python3
 EXPERIMENT ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-ci test-all lint format lock earlier-systems browser postgresql clean
+.PHONY: repro serve predict reports test test-ci test-all lint format lock earlier-systems browser postgresql clean
 repro: .venv/.installed
 	$(if $(EXPERIMENT),pneumo use $(EXPERIMENT))
 	pneumo check
 	pneumo sweep
+
+# The released model, models/release/model.pneumo, as a page in the browser.
+serve: .venv/.installed
+	pneumo serve
+
+# make predict IMAGES="scan.jpeg folder": the released model's verdict on each.
+predict: .venv/.installed
+	pneumo predict $(or $(IMAGES),$(error Expected IMAGES="files and folders". Received: nothing))
+
+# Every packed report, from its inputs.tar.xz, with the code as it is now.
+reports: .venv/.installed
+	pneumo remake
 
 test: .venv/.installed
 	pytest
