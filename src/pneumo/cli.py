@@ -68,6 +68,12 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
         "Say where the experiment's page is, or print it as a PDF.",
         [("--pdf", {"action": "store_true", "help": "write report.pdf beside it; needs Chromium or Chrome"})],
     ),
+    ("pack", "Keep what the experiment's report is made from in one file beside it.", []),
+    (
+        "remake",
+        "Make packed reports again, with the code as it is now; trains nothing.",
+        [("experiments", {"nargs": "*", "help": "names (default: all that are packed)"})],
+    ),
     (
         "export",
         "Put a trained model and what it needs to predict into one file.",
@@ -132,7 +138,7 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
         [RECIPE, COMBO, ("--phase", {"help": "of the recipe (default: its last)"})],
     ),
 ]
-WITHOUT_PARAMS = ("use", "predict", "serve")
+WITHOUT_PARAMS = ("use", "remake", "predict", "serve")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -89,3 +89,16 @@ def test_stored_maps_are_scaled_one_by_one(tmp_path):
                 peak = max(own.ravel().tolist())
                 expected = [[round(255 * value / peak) if peak else 0 for value in row] for row in own]
                 np.testing.assert_array_equal(found, expected)
+
+
+def test_large_pictures_are_stored_as_small_as_they_are_shown(tmp_path):
+    images = np.zeros((1, 2 * gallery.SIZE_PX, 2 * gallery.SIZE_PX), np.uint8)
+    images[0, : gallery.SIZE_PX] = 200
+    gallery.save_gallery(images, {"Grad-CAM": images / 1.0}, tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as stored:
+        assert stored["images"].shape == (1, gallery.SIZE_PX, gallery.SIZE_PX)
+        assert stored["maps"].shape == (1, 1, gallery.SIZE_PX, gallery.SIZE_PX)
+        half = gallery.SIZE_PX // 2
+        assert (stored["images"][0, :half] == 200).all()
+        assert not stored["images"][0, half:].any()
+        assert (stored["maps"][0, 0, :half] == 255).all()

@@ -1,9 +1,16 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from hostile import draw_image, encode
 from pneumo.data.decoding import UnreadableImageError
-from pneumo.preprocessing.arrays import N_IN_FLIGHT, find_identical_images, write_images
+from pneumo.preprocessing.arrays import (
+    N_IN_FLIGHT,
+    N_SAMPLES,
+    draw_samples,
+    find_identical_images,
+    write_images,
+)
 from pneumo.preprocessing.combo import apply_steps, parse_combo
 
 SIZE_PX = 32
@@ -62,3 +69,23 @@ def test_identical_images_are_found(paths, tmp_path):
     assert found == [["raw", "twice_inverted"], ["clahe", "other_limit"]]
     del combos["twice_inverted"], combos["other_limit"]
     assert find_identical_images({name: tmp_path / name / "images.npy" for name in combos}) == []
+
+
+def test_samples_are_training_images_of_each_subtype_by_hash():
+    manifest = pd.DataFrame(
+        [
+            ("train", "viral", "c"),
+            ("train", "normal", "z"),
+            ("test", "normal", "a"),
+            ("train", "normal", "b"),
+            ("val", "viral", "a"),
+            ("train", "normal", "y"),
+        ],
+        columns=["split", "subtype", "sha256"],
+        index=[5, 4, 3, 2, 1, 0],  # rows count, not labels
+    )
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1).repeat(3, 1).repeat(3, 2)
+    samples = draw_samples(images, manifest)
+    assert (samples.dtype, samples.shape) == (np.uint8, (2, N_SAMPLES, 3, 3))
+    assert samples[..., 0, 0].tolist() == [[3, 5], [0, 0]]
+    assert (samples == samples[..., :1, :1]).all()

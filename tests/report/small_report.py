@@ -189,8 +189,8 @@ def _score(task, combos, models, seeds):
 
 @cache
 def show_images(combos):
-    images = {combo: np.tile(GREY, (180, 1, 1))[..., None] for combo in combos}
-    return show_combos(images, make_manifest(), dict.fromkeys(combos, "its steps")), make_gallery()
+    samples = {combo: np.tile(GREY, (3, 2, 1, 1)) for combo in combos}
+    return show_combos(samples, make_manifest(), dict.fromkeys(combos, "its steps")), make_gallery()
 
 
 def make_report(params=None, external=False, **changes):

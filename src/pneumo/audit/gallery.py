@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -13,6 +14,7 @@ from pneumo.evaluation.predictions import Scores
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+SIZE_PX = 144  # of a picture, at most
 GROUPS = ("certain and right", "certain and wrong", "undecided")
 
 
@@ -96,10 +98,10 @@ def tabulate_gallery(
 
 
 def save_gallery(images: npt.NDArray[np.uint8], maps: Mapping[str, FloatArray], path: Path) -> None:
-    """Save the pictures of a gallery for `numpy.load`.
+    """Save the pictures of a gallery for `numpy.load`, at most SIZE_PX high and wide.
 
     The file holds `images`; `names`, str array of shape (n_maps,); and `maps`, uint8 array of shape
-    (n_maps, n, size_px, size_px), each map scaled to a maximum of 255, or 0 where it has no attention.
+    (n_maps, n, height, width), each map scaled to a maximum of 255, or 0 where it has no attention.
 
     Args:
         images: uint8 array of shape (n, size_px, size_px).
@@ -110,4 +112,13 @@ def save_gallery(images: npt.NDArray[np.uint8], maps: Mapping[str, FloatArray], 
     peaks = stacked.max(axis=(2, 3), keepdims=True)
     shares = np.divide(stacked, peaks, out=np.zeros_like(stacked), where=peaks > 0)
     scaled = np.rint(255 * shares).astype(np.uint8)
-    np.savez_compressed(path, images=images, names=np.array(list(maps)), maps=scaled)
+    shrunk = np.array([_shrink(each) for each in images])
+    shrunk_maps = np.array([[_shrink(each) for each in of_kind] for of_kind in scaled])
+    np.savez_compressed(path, images=shrunk, names=np.array(list(maps)), maps=shrunk_maps)
+
+
+def _shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    if len(picture) <= SIZE_PX:
+        return picture
+    shrunk = cv2.resize(picture, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
+    return shrunk.astype(np.uint8, copy=False)

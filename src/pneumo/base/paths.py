@@ -33,6 +33,11 @@ def images_path(data: str, combo: str) -> Path:
     return DATA_DIR / data / combo / "images.npy"
 
 
+def samples_path(data: str, combo: str) -> Path:
+    """A few of a combo's preprocessed images, to be looked at."""
+    return DATA_DIR / data / combo / "samples.npy"
+
+
 def audit_dir(data: str) -> Path:
     """Folder of what `audit` found in a data set's images."""
     return DATA_DIR / data / "audit"
@@ -76,6 +81,11 @@ def tuning_dir(experiment: str) -> Path:
 def learning_rate_dir(experiment: str) -> Path:
     """Folder of what `pneumo find-rate` found, a folder a recipe and phase."""
     return report_dir(experiment) / "learning_rate"
+
+
+def pack_path(experiment: str) -> Path:
+    """The file that an experiment's report can be made from again."""
+    return report_dir(experiment) / "inputs.tar.xz"
 
 
 def report_dir(experiment: str) -> Path:

@@ -24,10 +24,26 @@ def list_train_subtypes(manifest: pd.DataFrame) -> list[Subtype]:
     return [subtype for subtype in Subtype if subtype in found]
 
 
-def draw_samples(manifest: pd.DataFrame) -> npt.NDArray[np.uint8]:
-    """Draw training images of each subtype and make them small.
+def choose_samples(manifest: pd.DataFrame, n: int) -> list[list[int]]:
+    """Choose training images of each subtype.
 
     The order of the files' hashes is as good as random and the same on every machine.
+
+    Args:
+        manifest: with `split`, `subtype` and `sha256`.
+        n: images of a subtype, at most.
+
+    Returns:
+        Row numbers of the manifest, a list for each of `list_train_subtypes`.
+    """
+    places = manifest.reset_index(drop=True)
+    train = places[places["split"] == "train"].sort_values("sha256", kind="stable")
+    subtypes = list_train_subtypes(manifest)
+    return [train.index[train["subtype"] == subtype][:n].tolist() for subtype in subtypes]
+
+
+def draw_samples(manifest: pd.DataFrame) -> npt.NDArray[np.uint8]:
+    """Draw training images of each subtype, as `choose_samples` chooses them, and make them small.
 
     Args:
         manifest: with `path`, `split`, `subtype` and `sha256`.
@@ -37,12 +53,10 @@ def draw_samples(manifest: pd.DataFrame) -> npt.NDArray[np.uint8]:
         `list_train_subtypes`. The aspect ratio is kept and the rest is black. Where a subtype has fewer than
         N_SAMPLES images, the last pictures are black.
     """
-    train = manifest[manifest["split"] == "train"].sort_values("sha256", kind="stable")
-    subtypes = list_train_subtypes(manifest)
-    samples = np.zeros((len(subtypes), N_SAMPLES, SAMPLE_SIZE_PX, SAMPLE_SIZE_PX), np.uint8)
-    for row, subtype in enumerate(subtypes):
-        paths = train.loc[train["subtype"] == subtype, "path"].head(N_SAMPLES)
-        for column, path in enumerate(paths):
+    chosen = choose_samples(manifest, N_SAMPLES)
+    samples = np.zeros((len(chosen), N_SAMPLES, SAMPLE_SIZE_PX, SAMPLE_SIZE_PX), np.uint8)
+    for row, places in enumerate(chosen):
+        for column, path in enumerate(manifest["path"].iloc[places]):
             samples[row, column] = _make_thumbnail(decode_image(Path(path).read_bytes()).pixels)
     return samples
 

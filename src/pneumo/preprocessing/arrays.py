@@ -6,15 +6,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from tqdm import tqdm
 
 from pneumo.base.artifacts import hash_file, write_file
 from pneumo.data.decoding import decode_image
+from pneumo.data.exploration import choose_samples
 from pneumo.preprocessing.combo import Step, apply_steps
 from pneumo.preprocessing.steps import Image
 
 # Images that are preprocessed before any of them is written: this bounds memory for any number of images.
 N_IN_FLIGHT = 256
+N_SAMPLES = 2  # of each subtype, for people to look at
 
 
 def write_images(paths: list[str], steps: list[Step], target: Path, name: str = "preprocess") -> None:
@@ -40,6 +44,24 @@ def write_images(paths: list[str], steps: list[Step], target: Path, name: str = 
                 for image in pool.map(preprocess, paths[start : start + N_IN_FLIGHT]):
                     file.write(image.tobytes())
                     progress.update()
+
+
+def draw_samples(images: npt.NDArray[np.uint8], manifest: pd.DataFrame) -> npt.NDArray[np.uint8]:
+    """Pick training images of each subtype; the same ones whatever the steps were.
+
+    Args:
+        images: uint8 array of shape (n, size_px, size_px, 1), row i for row i of the manifest.
+        manifest: with `split`, `subtype` and `sha256`.
+
+    Returns:
+        uint8 array of shape (n_subtypes, N_SAMPLES, size_px, size_px), rows as of
+        `data.exploration.list_train_subtypes`; black where a subtype has fewer than N_SAMPLES images.
+    """
+    chosen = choose_samples(manifest, N_SAMPLES)
+    samples = np.zeros((len(chosen), N_SAMPLES, *images.shape[1:3]), np.uint8)
+    for row, places in enumerate(chosen):
+        samples[row, : len(places)] = images[places, ..., 0]
+    return samples
 
 
 def find_identical_images(paths: Mapping[str, Path]) -> list[list[str]]:

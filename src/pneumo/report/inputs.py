@@ -14,10 +14,10 @@ from pneumo.base.paths import (
     explanations_dir,
     exploration_dir,
     external_dir,
-    images_path,
     manifest_path,
     run_dir,
     run_seconds_path,
+    samples_path,
 )
 from pneumo.base.tables import read_manifest, read_predictions
 from pneumo.report.photos import Gallery, show_gallery
@@ -51,8 +51,8 @@ class Inputs:
             probes_by_model.csv; empty where no model was asked.
         stress: scores on changed validation images: `combo` and the columns of stress.csv; likewise.
         history: every epoch of every run: `combo`, `model`, `seed` and the columns of history.csv.
-        images: combo -> uint8 array of shape (n, size_px, size_px, 1), row i for row i of the manifest.
-        samples: uint8 array of shape (n_subtypes, n, size_px, size_px), training images.
+        samples: uint8 array of shape (n_subtypes, n, size_px, size_px), training images as they come.
+        combo_samples: combo -> the like, preprocessed.
     """
 
     runs: list[Run]
@@ -64,8 +64,8 @@ class Inputs:
     probes: pd.DataFrame
     stress: pd.DataFrame
     history: pd.DataFrame
-    images: dict[str, npt.NDArray[np.uint8]]
     samples: npt.NDArray[np.uint8]
+    combo_samples: dict[str, npt.NDArray[np.uint8]]
 
 
 def gather_inputs(params: Params) -> Inputs:
@@ -87,8 +87,8 @@ def gather_inputs(params: Params) -> Inputs:
         _read_explanations(params, "probes_by_model", PROBE_COLUMNS),
         _read_explanations(params, "stress", STRESS_COLUMNS),
         pd.concat([_read_history(run) for run in runs]),
-        {combo: np.load(images_path(params.data_name, combo), mmap_mode="r") for combo in params.combos},
         np.load(exploration_dir(params.data_name) / "samples.npy"),
+        {combo: np.load(samples_path(params.data_name, combo)) for combo in params.combos},
     )
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from pneumo.base.labels import Subtype
 
 SIZE_PX = 144  # of a photograph on the page, at most
-N_CONTACT_IMAGES = 2  # of each subtype
 _QUALITY = 62
 _HEAT = colormaps["inferno"]
 _HEAT_SHARE = 0.65  # of an overlay's strongest place
@@ -157,39 +156,42 @@ def show_samples(samples: npt.NDArray[np.uint8], manifest: pd.DataFrame) -> list
         samples: uint8 array of shape (n_subtypes, n, size_px, size_px).
         manifest: with `split` and `subtype`.
     """
-    train = set(manifest.loc[manifest["split"] == "train", "subtype"])
-    names = [str(subtype) for subtype in Subtype if subtype in train]
     return [
         PhotoRow(
             name,
             "",
             [Photo(encode_photo(pixels), f"Training image, {name}") for pixels in row if pixels.any()],
         )
-        for name, row in zip(names, samples, strict=True)
+        for name, row in zip(_name_subtypes(manifest), samples, strict=True)
     ]
 
 
 def show_combos(
-    images: Mapping[str, npt.NDArray[np.uint8]], manifest: pd.DataFrame, steps: Mapping[str, str]
+    samples: Mapping[str, npt.NDArray[np.uint8]], manifest: pd.DataFrame, steps: Mapping[str, str]
 ) -> list[PhotoRow]:
     """Show the same training images under every combo.
 
     Args:
-        images: combo -> uint8 array of shape (n, size_px, size_px, 1), row i for row i of the manifest.
-        manifest: with `split`, `subtype` and `sha256`.
+        samples: combo -> uint8 array of shape (n_subtypes, n, size_px, size_px).
+        manifest: with `split` and `subtype`.
         steps: combo -> its steps in words.
     """
-    # Hashes are as good as random and the same on every machine.
-    train = manifest[manifest["split"] == "train"].sort_values("sha256")
-    chosen = pd.concat([train[train["subtype"] == subtype].head(N_CONTACT_IMAGES) for subtype in Subtype])
+    names = _name_subtypes(manifest)
     return [
         PhotoRow(
             combo,
             steps[combo],
             [
-                Photo(encode_photo(of_combo[row][..., 0]), f"Training image, {subtype}, under {combo}")
-                for row, subtype in zip(chosen.index, chosen["subtype"], strict=True)
+                Photo(encode_photo(pixels), f"Training image, {name}, under {combo}")
+                for name, row in zip(names, of_combo, strict=True)
+                for pixels in row
+                if pixels.any()
             ],
         )
-        for combo, of_combo in images.items()
+        for combo, of_combo in samples.items()
     ]
+
+
+def _name_subtypes(manifest: pd.DataFrame) -> list[str]:
+    train = set(manifest.loc[manifest["split"] == "train", "subtype"])
+    return [str(subtype) for subtype in Subtype if subtype in train]

@@ -103,7 +103,7 @@ def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str,
         set_aside=pd.read_csv(report / "data" / "quarantine.csv"),
         missing_runs=inputs.missing,
         galleries=read_galleries(params, choose_galleries(results.leaderboard, runs)),
-        combo_photos=photos.show_combos(inputs.images, inputs.manifest, steps),
+        combo_photos=photos.show_combos(inputs.combo_samples, inputs.manifest, steps),
         samples=photos.show_samples(inputs.samples, inputs.manifest),
         input_hashes=provenance.list_inputs(inputs.records),
     )

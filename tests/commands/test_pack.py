@@ -1,0 +1,121 @@
+"""A report made again from what was packed beside it."""
+
+import contextlib
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pneumo.base.errors import PneumoError
+from pneumo.cli import main
+from pneumo.commands.remake import list_packed, remake, unpack
+
+REPORT = Path("reports/tiny")
+READ = ("explanations", "external", "runs")
+
+
+def read_report(folder):
+    """Return the content of every file that `compare` writes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "inputs.tar.xz" and path.relative_to(folder).parts[0] not in READ
+    }
+
+
+@pytest.fixture(scope="module")
+def packed(finished_project, tmp_path_factory):
+    """Return a finished project that is packed; for reading only."""
+    root = finished_project.copy(tmp_path_factory.mktemp("packed") / "project").root
+    with contextlib.chdir(root):
+        assert main(["pack"]) == 0
+    return root
+
+
+@pytest.fixture
+def bare(packed, tmp_path, monkeypatch):
+    """Work in a copy that has reports/ and conf/, and no data and no models."""
+    for name in ("conf", "reports"):
+        shutil.copytree(packed / name, tmp_path / name)
+    shutil.rmtree(tmp_path / REPORT / "explanations")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_report_is_made_again_to_the_byte(bare):
+    before = read_report(REPORT)
+    assert {"index.html", "leaderboard.csv", "summary.json", "plots/roc.csv", "audit/findings.csv"} <= set(
+        before
+    )
+    for name in before:
+        if name != "seconds.csv":
+            (REPORT / name).write_text("old")
+    assert main(["remake"]) == 0
+    assert read_report(REPORT) == before
+    assert sorted(path.name for path in bare.iterdir()) == ["conf", "reports"]
+
+
+def test_a_pack_has_the_same_bytes_each_time_and_no_network(packed, capsys, monkeypatch):
+    pack = packed / REPORT / "inputs.tar.xz"
+    before = pack.read_bytes()
+    monkeypatch.chdir(packed)
+    assert main(["pack"]) == 0
+    assert pack.read_bytes() == before
+    with tarfile.open(pack) as archive:
+        names = archive.getnames()
+    assert f"{len(names)} files: reports/tiny/inputs.tar.xz" in capsys.readouterr().out
+    assert not [name for name in names if name.endswith((".keras", "images.npy"))]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_an_experiment_must_have_been_compared_to_be_packed(capsys):
+    assert main(["pack"]) == 1
+    assert "Expected reports/tiny/leaderboard.csv. Received: no such file" in capsys.readouterr().err
+
+
+def test_experiments_are_found_by_their_packs(bare):
+    (bare / "reports/other").mkdir()
+    assert list_packed() == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"Expected reports/tiny/inputs\.tar\.xz\. Received: no such file"),
+        (b"text", "`pneumo pack` wrote"),
+    ],
+)
+@pytest.mark.usefixtures("bare")
+def test_a_pack_must_be_there_and_whole(content, message):
+    pack = REPORT / "inputs.tar.xz"
+    pack.unlink()
+    if content is not None:
+        pack.write_bytes(content)
+    before = read_report(REPORT)
+    with pytest.raises(PneumoError, match=message):
+        remake("tiny", REPORT)
+    assert read_report(REPORT) == before
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_pack_of_another_experiment_is_refused():
+    shutil.copytree(REPORT, "reports/other")
+    with pytest.raises(PneumoError, match=r"Expected experiment other\. Received: tiny"):
+        remake("other", Path("reports/other"))
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])
+def test_nothing_is_extracted_outside_the_folder(tmp_path, name):
+    with tarfile.open(tmp_path / "x.tar.xz", "w:xz") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = 4
+        archive.addfile(entry, io.BytesIO(b"text"))
+    folder = tmp_path / "in" / "side"
+    folder.mkdir(parents=True)
+    with contextlib.suppress(PneumoError):
+        unpack(tmp_path / "x.tar.xz", folder)
+    assert not (tmp_path / "in" / "outside.txt").exists()
+    assert not (tmp_path / "outside.txt").exists()
+    assert not Path("/outside.txt").exists()
