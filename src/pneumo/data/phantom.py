@@ -2,8 +2,8 @@
 
 No image made here shows a person, and results on them say nothing about patients. They let every stage run
 without a download, on images with the variation of real ones: disease of graded severity in varied anatomy,
-with exposure, framing and collimation that differ from view to view. What varies with the view is drawn from a
-random stream of its own, so that it is independent of the label.
+with exposure, framing and collimation that differ from view to view. What varies with the view is drawn from
+a random stream of its own, so that it is independent of the label.
 
 An image is made in three steps: `draw_thorax` (the patient), `add_pneumonia` (the disease) and
 `take_radiograph` (the view). The first two work in attenuation, where overlapping tissues add up as in a
