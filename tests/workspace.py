@@ -24,7 +24,7 @@ RECORD = {
     "processor": "a processor",
     "weights": {"pretrained": None, "file": None, "sha256": None},
     "hashes": {"requirements.lock": None, "manifest.csv": "m", "images.npy": "i"},
-    "recipe": {"test_seen": 0},
+    "recipe": {"test_seen": 0, "phases": {"fit": {"augment": False}}},
 }
 
 

@@ -153,6 +153,21 @@ def test_the_view_of_a_patient_does_not_depend_on_the_disease(subtype):
         assert not changed[-1].any()
 
 
+def test_equalisation_undoes_most_of_what_exposure_changes():
+    raw, equalized = [], []
+    thorax = draw_thorax(np.random.default_rng(0))
+    for seed in range(30):
+        view = take_radiograph(thorax.attenuation, np.random.default_rng(seed))
+        centre = cv2.resize(view, (64, 64), interpolation=cv2.INTER_AREA)[16:48, 16:48]
+        raw.append(centre)
+        equalized.append(cv2.equalizeHist(centre))
+    spread, rest = (np.std(np.array(views, float), axis=0).mean() for views in (raw, equalized))
+    # Equalisation also stretches contrast, and with it what framing changes.
+    contrast, stretched = (np.mean([view.std() for view in views]) for views in (raw, equalized))
+    assert spread / contrast > 1.5 * rest / stretched
+    assert max(view.mean() for view in raw) > 3 * min(view.mean() for view in raw)
+
+
 def test_metadata_and_borders_do_not_tell_the_label(files):
     is_pneumonia = np.array(["PNEUMONIA" in path for path in files])
     images = [decode(content) for content in files.values()]

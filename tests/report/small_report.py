@@ -253,6 +253,9 @@ def make_report(params=None, external=False, **changes):
         galleries=[gallery],
         combo_photos=combo_photos,
         samples=[PhotoRow("normal", "", [])],
+        views=[],
+        fixed_models=["cnn", "dense"],
+        same_images=[],
         input_hashes={"manifest.csv": "m" * 64},
     )
     edited = {name: value for name, value in changes.items() if name in tables}

@@ -3,7 +3,13 @@ import copy
 import numpy as np
 import pandas as pd
 
-from pneumo.report.provenance import list_inputs, tabulate_environments, update_seconds
+from pneumo.report.provenance import (
+    find_same_images,
+    list_fixed_models,
+    list_inputs,
+    tabulate_environments,
+    update_seconds,
+)
 from workspace import RECORD
 
 
@@ -50,6 +56,23 @@ def test_inputs_are_named_once():
 
 
 KEY, OTHER = ("raw", "cnn", 0), ("raw", "cnn", 1)
+
+
+def test_combos_with_the_same_images_are_found():
+    hashes = {"raw": "a", "trim": "a", "clahe": "b", "equalize": "c", "twice": "c"}
+    records = {
+        f"{combo}/cnn/{seed}": change(hashes=RECORD["hashes"] | {"images.npy": each})
+        for combo, each in hashes.items()
+        for seed in (0, 1)
+    }
+    assert find_same_images(records) == [["raw", "trim"], ["equalize", "twice"]]
+    assert find_same_images({"raw/cnn/0": RECORD, "raw/cnn/1": RECORD}) == []
+
+
+def test_a_model_that_varies_images_in_one_phase_does_not_see_them_as_they_are():
+    phases = {"head": {"augment": False}, "finetune": {"augment": True}}
+    records = {"raw/cnn/0": RECORD, "raw/big/0": change(recipe={"phases": phases})}
+    assert list_fixed_models(records) == ["cnn"]
 
 
 def test_seconds_stay_as_long_as_the_predictions_do():

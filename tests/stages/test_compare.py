@@ -123,6 +123,8 @@ class TestCompare:
         assert page.count('<img src="data:image/webp;base64,') == page.count("<img ") > 20
         assert "Synthetic data." in page
         assert "removed" not in page
+        assert "clahe changes nothing on these images." in page  # the records have the same hash
+        assert "dense sees the images as they are" in " ".join(page.split())
         assert find_partials(report) == []
 
     def test_the_page_is_about_the_best_on_validation(self, report):

@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import keras
 import pandas as pd
+import pytest
 
 from pneumo.base.artifacts import hash_file
 from pneumo.cli import main
@@ -62,6 +63,28 @@ def test_a_recipe_may_train_on_validation_images_too(workspace, phantom_data):
     assert (manifest.loc[predictions["id"], "split"].to_numpy() == predictions["split"]).all()
     assert predictions["p_pneumonia"].between(0.001, 0.999).all()
     assert pd.read_csv("models/tiny/raw/dense/0/history.csv")["val_auc"].isna().all()
+
+
+def test_a_sheet_of_views_is_written_and_changes_no_other_file(workspace, phantom_data):
+    shutil.copytree(phantom_data, workspace / "data")
+    folder = workspace / "models/tiny/raw/dense/0"
+    assert main(["weights", "--model", "dense"]) == 0
+
+    def train():
+        keras.backend.clear_session()
+        assert main(TRAIN) == 0
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "run.json"}
+
+    edit_params(
+        workspace,
+        "phases: {fit: {epochs: 2}}}",
+        "phases: {fit: {epochs: 2, augment: true}}, augmentation: {flip: true}}",
+    )
+    files = train()
+    assert files.pop("views.webp")[8:12] == b"WEBP"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pneumo.stages.train.draw_sheet", lambda *_: None)
+        assert train() == files
 
 
 def test_run_json_says_under_what_a_run_was_trained(trained):

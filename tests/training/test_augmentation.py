@@ -5,20 +5,24 @@ import os
 import subprocess
 import sys
 
+import cv2
 import keras
 import numpy as np
 import pytest
 
 from pneumo.training.augmentation import (
+    N_VIEWS,
     RandomView,
     add_noise,
     change_contrast,
     change_gamma,
     change_sharpness,
+    draw_sheet,
     draw_views,
     warp,
 )
-from pneumo.training.recipe import Augmentation
+from pneumo.training.recipe import Augmentation, Phase
+from small_networks import SIZE_PX, make_recipe
 
 EVERYTHING = {
     "flip": True,
@@ -366,3 +370,25 @@ def test_drawn_views_are_those_of_training():
     expected = np.array(RandomView(augmentation, seed=3)(images.astype(np.float32), training=True))
     assert np.abs(views - expected).max() <= 0.5
     assert (views != draw_views(images, augmentation, seed=4)).any()
+
+
+def test_a_sheet_shows_each_image_and_then_its_views():
+    images = np.stack([np.full((SIZE_PX, SIZE_PX, 1), grey, np.uint8) for grey in (60, 180)])
+    recipe = make_recipe(
+        augmentation=Augmentation(brightness_fraction=0.2),
+        phases={"fit": Phase(epochs=1, learning_rate=1e-3, augment=True)},
+    )
+    sheet = draw_sheet(images, recipe, seed=0)
+    pixels = cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert pixels.shape == (2 * SIZE_PX, (1 + N_VIEWS) * SIZE_PX)
+    means = pixels.reshape(2, SIZE_PX, 1 + N_VIEWS, SIZE_PX).mean(axis=(1, 3))
+    assert means[:, 0] == pytest.approx([60, 180], abs=3)
+    assert np.abs(means[:, 1:] - means[:, :1]).max() < 0.2 * 255 + 4
+    assert (means[:, 1:].std(axis=1) > 5).all()
+    assert draw_sheet(images, recipe, seed=0) == sheet
+    assert draw_sheet(images, recipe, seed=1) != sheet
+
+
+def test_there_is_no_sheet_where_no_phase_varies_images():
+    recipe = make_recipe(augmentation=Augmentation(brightness_fraction=0.2))
+    assert draw_sheet(np.zeros((2, SIZE_PX, SIZE_PX, 1), np.uint8), recipe, seed=0) is None

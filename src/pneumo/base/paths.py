@@ -49,7 +49,7 @@ def weights_record_path(model: str) -> Path:
 
 
 def run_dir(run: Run) -> Path:
-    """Folder of a run's model.keras, history.csv, predictions.csv and run.json."""
+    """Folder of a run's model.keras, history.csv, predictions.csv, run.json and perhaps views.webp."""
     return MODELS_DIR / run.experiment / run.combo / run.model / str(run.seed)
 
 

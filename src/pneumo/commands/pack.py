@@ -23,7 +23,7 @@ from pneumo.base.paths import (
     run_dir,
     samples_path,
 )
-from pneumo.report.inputs import choose_galleries
+from pneumo.report.inputs import VIEWS_NAME, choose_galleries
 
 _NETWORK_NAME = "model.keras"
 
@@ -63,6 +63,7 @@ def list_inputs(params: Params) -> list[Path]:
     files |= {path for folder in folders for path in folder.rglob("*") if path.is_file()}
     galleries = {_name_gallery(params, run.key) for run in runs}
     unseen = galleries - {_name_gallery(params, key) for key in shown}
+    unseen |= {run_dir(run) / VIEWS_NAME for run in runs if run.key not in shown}
     return sorted(path for path in files - unseen if path.name != _NETWORK_NAME)
 
 

@@ -20,9 +20,10 @@ from pneumo.base.paths import (
     samples_path,
 )
 from pneumo.base.tables import read_manifest, read_predictions
-from pneumo.report.photos import Gallery, show_gallery
+from pneumo.report.photos import Gallery, Views, show_gallery, show_views
 
 N_GALLERIES = 6  # on a page
+VIEWS_NAME = "views.webp"  # in the folder of a run
 PROBE_COLUMNS = ("combo", "model", "check", "n_seeds", "value", "lowest", "highest", "n_problems")
 STRESS_COLUMNS = (
     "combo",
@@ -119,8 +120,14 @@ def read_galleries(params: Params, runs: list[RunKey]) -> list[Gallery]:
     return galleries
 
 
+def read_views(params: Params, runs: list[RunKey]) -> list[Views]:
+    """Read what training has kept of the views that runs saw; runs that saw none are left out."""
+    paths = {run.name: run_dir(run) / VIEWS_NAME for run in (Run(params.experiment, *key) for key in runs)}
+    return [show_views(name, path.read_bytes()) for name, path in paths.items() if path.is_file()]
+
+
 def choose_galleries(leaderboard: pd.DataFrame, runs: list[RunKey]) -> list[RunKey]:
-    """Choose the runs whose galleries are shown: of each model, a seed of its best combo on validation.
+    """Choose the runs whose pictures are shown: of each model, a seed of its best combo on validation.
 
     Args:
         leaderboard: ordered by validation.

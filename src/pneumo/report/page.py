@@ -18,7 +18,7 @@ from pneumo.report.answer import find_answer, select_primary
 from pneumo.report.checklist import Facts, fill_checklist
 from pneumo.report.inputs import find_reference
 from pneumo.report.objections import find_objections, find_point
-from pneumo.report.photos import Gallery, PhotoRow
+from pneumo.report.photos import Gallery, PhotoRow, Views
 from pneumo.report.tables import build_tables
 
 SECTIONS = {
@@ -70,6 +70,9 @@ class Report:
         galleries: what models look at; the first is the best run's.
         combo_photos: the same images under every combo.
         samples: training images of each subtype.
+        views: what training sees, of each model whose recipe varies images.
+        fixed_models: those whose recipes vary no images.
+        same_images: groups of combos whose images are the same.
         input_hashes: name of a file -> SHA-256, of what was trained on.
     """
 
@@ -93,6 +96,9 @@ class Report:
     galleries: list[Gallery]
     combo_photos: list[PhotoRow]
     samples: list[PhotoRow]
+    views: list[Views]
+    fixed_models: list[str]
+    same_images: list[list[str]]
     input_hashes: Mapping[str, str]
 
     @property
@@ -193,6 +199,7 @@ def build_context(report: Report) -> dict[str, Any]:
         )
         if report.has_threshold
         else None,
+        "unseen_models": list_unseen_models(report),
         "counts": count_images(report.manifest),
         "patients": report.manifest.groupby("split")["patient"].nunique().to_dict(),
         "n_patients": report.manifest["patient"].nunique(),
@@ -211,6 +218,12 @@ def build_context(report: Report) -> dict[str, Any]:
         "over_seeds": f", mean over {report.best['n_seeds']} seeds" if report.best["n_seeds"] > 1 else "",
         "total_seconds": describe_seconds(report.tables["seconds"]),
     }
+
+
+def list_unseen_models(report: Report) -> list[str]:
+    """Return the models that train on random views of which no picture was kept."""
+    known = {each.run.split("/")[1] for each in report.views}.union(report.fixed_models)
+    return [model for model in dict.fromkeys(report.tables["leaderboard"]["model"]) if model not in known]
 
 
 def find_facts(report: Report) -> Facts:

@@ -48,6 +48,19 @@ class PhotoRow:
 
 
 @dataclass(frozen=True)
+class Views:
+    """What a run's training sees.
+
+    Attributes:
+        run: its name.
+        photo: a row a training image, the image first and random views of it after it.
+    """
+
+    run: str
+    photo: Photo
+
+
+@dataclass(frozen=True)
 class GalleryImage:
     """One image of a gallery.
 
@@ -99,7 +112,7 @@ def encode_photo(pixels: npt.NDArray[np.uint8], size_px: int = SIZE_PX) -> str:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     image.save(content, "WEBP", quality=_QUALITY, method=6)
-    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return _address(content.getvalue())
 
 
 def overlay_map(pixels: npt.NDArray[np.uint8], attention: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -149,6 +162,17 @@ def show_gallery(
     return Gallery(run, images)
 
 
+def show_views(run: str, sheet: bytes) -> Views:
+    """Show the sheet of views that training has kept.
+
+    Args:
+        run: its name.
+        sheet: a WebP file.
+    """
+    alt = f"Training images, a row each, and random views of them as {run} sees them"
+    return Views(run, Photo(_address(sheet), alt))
+
+
 def show_samples(samples: npt.NDArray[np.uint8], manifest: pd.DataFrame) -> list[PhotoRow]:
     """Show training images of each subtype as they come.
 
@@ -190,6 +214,10 @@ def show_combos(
         )
         for combo, of_combo in samples.items()
     ]
+
+
+def _address(webp: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
 def _name_subtypes(manifest: pd.DataFrame) -> list[str]:

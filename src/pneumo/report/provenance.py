@@ -51,6 +51,37 @@ def list_inputs(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return inputs
 
 
+def find_same_images(records: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Find combos whose preprocessed images are the same to the byte.
+
+    Args:
+        records: run name (`combo/model/seed`) -> content of its run.json.
+
+    Returns:
+        Groups of two or more combos, in the order of `records`.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, record in records.items():
+        combos = groups.setdefault(record["hashes"]["images.npy"], [])
+        if (combo := name.split("/")[0]) not in combos:
+            combos.append(combo)
+    return [combos for combos in groups.values() if len(combos) > 1]
+
+
+def list_fixed_models(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the models whose recipes train on images as they are, without random views.
+
+    Args:
+        records: run name (`combo/model/seed`) -> content of its run.json.
+    """
+    recipes = {name.split("/")[1]: record["recipe"] for name, record in records.items()}
+    return [
+        model
+        for model, recipe in recipes.items()
+        if not any(phase["augment"] for phase in recipe["phases"].values())
+    ]
+
+
 def update_seconds(
     known: pd.DataFrame | None, seconds: Mapping[RunKey, float | None], hashes: Mapping[RunKey, str]
 ) -> pd.DataFrame:

@@ -160,6 +160,24 @@ def answer(verdicts: Mapping[str, str], metric: str, reference: str, mark: Calla
     return " ".join(sentences)
 
 
+def describe_same_images(groups: Sequence[Sequence[str]], reference: str) -> str:
+    """Say which combos gave the same images; empty where all differ.
+
+    Args:
+        groups: combos whose images are the same.
+        reference: the combo that the others are compared with.
+    """
+    sentences = []
+    for combos in groups:
+        if reference in combos:
+            others = [combo for combo in combos if combo != reference]
+            verb = "changes" if len(others) == 1 else "change"
+            sentences.append(f"{list_words(others)} {verb} nothing on these images.")
+        else:
+            sentences.append(f"{list_words(combos)} give the same images.")
+    return " ".join(sentences)
+
+
 def name_task(classes: Sequence[str]) -> str:
     """Return what is told apart: `pneumonia from normal`, or `normal, bacterial and viral apart`."""
     if len(classes) == 2:

@@ -20,6 +20,7 @@ from pneumo.report.inputs import (
     hash_predictions,
     read_galleries,
     read_seconds,
+    read_views,
 )
 from pneumo.report.page import Report, write_report
 from pneumo.report.plots import write_plots
@@ -83,6 +84,7 @@ def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str,
     group, best, runs = results.best_run[:2], "/".join(map(str, results.best_run)), list(results.outcomes)
     test = results.outcomes[results.best_run].test
     decided = [results.outcomes[key].decide(results.outcomes[key].test) for key in group_seeds(runs)[group]]
+    shown = choose_galleries(results.leaderboard, runs)
     steps = {combo: wording.describe_steps(steps) for combo, steps in params.combos.items()}
     return Report(
         params=params,
@@ -102,8 +104,11 @@ def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str,
         findings=pd.read_csv(report / "audit" / "findings.csv"),
         set_aside=pd.read_csv(report / "data" / "quarantine.csv"),
         missing_runs=inputs.missing,
-        galleries=read_galleries(params, choose_galleries(results.leaderboard, runs)),
+        galleries=read_galleries(params, shown),
         combo_photos=photos.show_combos(inputs.combo_samples, inputs.manifest, steps),
         samples=photos.show_samples(inputs.samples, inputs.manifest),
+        views=read_views(params, shown),
+        fixed_models=provenance.list_fixed_models(inputs.records),
+        same_images=provenance.find_same_images(inputs.records),
         input_hashes=provenance.list_inputs(inputs.records),
     )

@@ -1,4 +1,7 @@
-"""train: images.npy and the manifest -> model.keras, history.csv, predictions.csv, run.json of one run."""
+"""train: images.npy and the manifest -> model.keras, history.csv, predictions.csv, run.json of one run.
+
+Where the recipe varies training images, views.webp shows how.
+"""
 
 import time
 from dataclasses import asdict
@@ -16,7 +19,8 @@ from pneumo.base.paths import (
 )
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.base.tables import tabulate_predictions, write_predictions
-from pneumo.training.dataset import load_dataset, train_run
+from pneumo.training.augmentation import draw_sheet
+from pneumo.training.dataset import choose_examples, load_dataset, train_run
 from pneumo.training.network_file import save_network
 from pneumo.training.provenance import describe_environment, hash_inputs
 from pneumo.training.recipe import Recipe
@@ -49,6 +53,9 @@ def run(params: Params, run: Run) -> None:
         trained.history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
         write_predictions(table, folder / "predictions.csv")
         write_json(folder / "run.json", provenance)
+        # Last, as the layers that it builds would change the names of those that are saved.
+        if sheet := draw_sheet(choose_examples(data.training), recipe, run.seed):
+            (folder / "views.webp").write_bytes(sheet)
     seconds = time.perf_counter() - start
     write_json(run_seconds_path(run), {"train_s": round(seconds, 1)})
     print(f"{run.name}: {len(trained.history)} epochs, {seconds:.0f} s, in {run_dir(run)}")

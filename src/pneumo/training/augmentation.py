@@ -3,15 +3,19 @@
 import math
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from pneumo.training.recipe import Augmentation
+from pneumo.training.recipe import Augmentation, Recipe
 
 SHARPNESS_WINDOW_PX = 5
 WHITE = 255.0
+N_VIEWS = 6  # of an image on a sheet
+SHEET_IMAGE_PX = 96
+SHEET_QUALITY = 60
 
 Parameters = dict[str, Any]  # name -> tensor of shape (n,)
 
@@ -170,6 +174,35 @@ def draw_views(images: npt.NDArray[np.uint8], augmentation: Augmentation, seed: 
     """
     views = RandomView(augmentation, seed)(images.astype(np.float32), training=True)
     return np.rint(ops.convert_to_numpy(views)).astype(np.uint8)
+
+
+def draw_sheet(images: npt.NDArray[np.uint8], recipe: Recipe, seed: int) -> bytes | None:
+    """Draw images and random views of each side by side, to be looked at.
+
+    Args:
+        images: uint8 array of shape (n, height, width, 1).
+        recipe: what is drawn is at its network's size, shrunk to at most SHEET_IMAGE_PX a side.
+        seed: of the draws.
+
+    Returns:
+        A WebP file: a row an image, the image first and then N_VIEWS views; None where no phase of the
+        recipe varies images.
+    """
+    if not any(phase.augment for phase in recipe.phases.values()):
+        return None
+    size_px = recipe.network.input_size_px
+    sized = np.stack([_shrink(image, size_px) for image in images])
+    views = draw_views(np.repeat(sized, N_VIEWS, axis=0)[..., None], recipe.augmentation, seed)
+    of_image = views[..., 0].reshape(len(images), N_VIEWS, size_px, size_px)
+    rows = np.concatenate([sized[:, None], of_image], axis=1)
+    shown_px = min(size_px, SHEET_IMAGE_PX)
+    sheet = cv2.vconcat([cv2.hconcat([_shrink(each, shown_px) for each in row]) for row in rows])
+    _, encoded = cv2.imencode(".webp", sheet, [cv2.IMWRITE_WEBP_QUALITY, SHEET_QUALITY])
+    return encoded.tobytes()
+
+
+def _shrink(image: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
+    return cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def _per_image(values: Any) -> Any:

@@ -72,6 +72,12 @@ def load_dataset(params: Params, combo: str) -> Dataset:
     return Dataset(manifest, path, y_true, training, test, Path(params.weights_dir))
 
 
+def choose_examples(training: TrainingData) -> npt.NDArray[np.uint8]:
+    """Return the first training image of each class: uint8 array of shape (n_classes, height, width, 1)."""
+    firsts = [int(np.argmax(training.train_classes == k)) for k in range(training.n_classes)]
+    return training.images[np.sort(training.train_rows[firsts])]
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """What training a recipe on a dataset gives.

@@ -34,9 +34,9 @@ class Settings:
     """
 
     seed: int = 0
-    n_train: int = 400
+    n_train: int = 600
     n_val: int = 16
-    n_test: int = 184
+    n_test: int = 600
     pneumonia_fraction: float = 0.6
     bacterial_fraction: float = 0.6
 
