@@ -49,6 +49,8 @@ class TinyProject:
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.h5")
         for folder in ("conf", "src", "weights"):
             shutil.copytree(ROOT / folder, root / folder, ignore=ignore)
+        (root / "originals").mkdir()
+        shutil.copyfile(ROOT / "originals/README.md", root / "originals/README.md")
         shutil.copytree(ROOT / ".dvc/plots", root / ".dvc/plots")
         for name in ("dvc.yaml", ".dvc/config", ".dvc/plots.html", ".dvcignore", ".gitignore"):
             (root / name).parent.mkdir(exist_ok=True)

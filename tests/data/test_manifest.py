@@ -24,6 +24,7 @@ from pneumo.data.manifest import (
     tabulate_names,
 )
 from pneumo.data.split import find_leaks, group_images
+from pneumo.data.table import GROUP_COLUMNS
 
 OUTSIDE = "README.md"  # of the splits; hostile.py leaves it out of what it expects
 
@@ -117,7 +118,7 @@ def test_rows_say_what_the_file_and_its_name_say(hostile):
     root, _, images, _ = hostile
     rows = images.set_index("id")
     assert images["id"].is_monotonic_increasing
-    assert set(images.columns) == {*COLUMNS, "parsed", "oddity", "patient_id", "view"} - {"split"}
+    assert set(images.columns) == {*COLUMNS, *GROUP_COLUMNS, "parsed", "oddity", "patient_id"} - {"split"}
 
     path = root / "test/PNEUMONIA/person204_virus_2042.jpeg"
     row = rows.loc["test/PNEUMONIA/person204_virus_2042.jpeg"]
@@ -134,7 +135,7 @@ def test_rows_say_what_the_file_and_its_name_say(hostile):
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "parsed": True,
         "patient_id": "",
-        "view": "",
+        **dict.fromkeys(GROUP_COLUMNS, ""),
     }
     assert rows.loc["train/NORMAL/rgb.jpeg", "mode"] == "RGB"
     assert rows.loc["train/NORMAL/rotated.jpeg", ["width", "height"]].tolist() == [80, 96]

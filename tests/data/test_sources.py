@@ -454,7 +454,7 @@ def test_places_on_kaggle_are_not_known_before_the_download():
 
 def test_unknown_kinds_are_refused():
     with pytest.raises(
-        PneumoError, match=r"Expected `kind` to be one of phantom, kaggle, local\. Received: ftp"
+        PneumoError, match=r"Expected `kind` to be one of phantom, kaggle, local, table\. Received: ftp"
     ):
         sources.load_source("kaggle", {"kind": "ftp"})
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pneumo.base.errors import PneumoError
-from pneumo.data.split import assign_split, find_leaks, group_images
+from pneumo.data.split import assign_split, carve_test, find_leaks, group_images
 
 LABELS = {"normal": "normal", "bacterial": "pneumonia", "viral": "pneumonia", "unknown": "pneumonia"}
 
@@ -247,3 +247,43 @@ def test_rows_may_have_any_index():
     images = draw_images(600)
     shuffled_index = images.set_index(np.random.default_rng(0).permutation(len(images)) + 7)
     assert split_images(shuffled_index)["split"].tolist() == split_images(images)["split"].tolist()
+
+
+class TestCarveTest:
+    def make(self, n_patients=200, seed=0):
+        generator = np.random.default_rng(seed)
+        patients = np.repeat(np.arange(n_patients), generator.integers(1, 6, n_patients))
+        subtypes = pd.Series(np.array(["normal", "bacterial", "viral"])[patients % 3], index=patients + 1000)
+        labels = subtypes.where(subtypes == "normal", "pneumonia")
+        return labels, subtypes, patients.astype(np.int32)
+
+    @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+    def test_every_subtype_meets_the_fraction_and_no_group_is_divided(self, fraction):
+        labels, subtypes, groups = self.make()
+        split = carve_test(labels, subtypes, groups, fraction, seed=3)
+        assert set(split) == {"train", "test"}
+        assert (split.index == labels.index).all()
+        for subtype in set(subtypes):
+            rows = (subtypes == subtype).to_numpy()
+            n_test = (split[rows] == "test").sum()
+            assert abs(n_test - fraction * rows.sum()) <= 1
+        assert (
+            not pd.DataFrame({"group": groups, "split": split.to_numpy()})
+            .drop_duplicates()["group"]
+            .duplicated()
+            .any()
+        )
+
+    def test_the_seed_decides(self):
+        data = self.make()
+        first, again, other = (carve_test(*data, 0.2, seed) for seed in (0, 0, 1))
+        assert (first == again).all()
+        assert (first != other).any()
+
+    def test_too_few_patients(self):
+        labels = pd.Series(["normal"] * 10 + ["pneumonia"] * 10)
+        groups = np.array([*range(10), *[10] * 10], np.int32)
+        with pytest.raises(
+            PneumoError, match=r"enough pneumonia patients .* Received: 1, .*data\.test_fraction"
+        ):
+            carve_test(labels, labels, groups, 0.2, seed=0)

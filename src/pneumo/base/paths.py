@@ -9,6 +9,11 @@ MODELS_DIR = Path("models")
 REPORTS_DIR = Path("reports")
 FEATURE_CACHE_DIR = DATA_DIR / ".features"
 CHECKED_PATH = DATA_DIR / ".checked"
+FINGERPRINTS_PATH = DATA_DIR / ".fingerprints.csv"
+# Images and tables of one's own, which DVC watches.
+ORIGINALS_DIR = Path("originals")
+# In a data set's raw folder, where the images lie elsewhere: one row an image.
+TABLE_NAME = "table.csv"
 # In a data set's raw folder: the files that `download` could not bring there, and why.
 REJECTED_NAME = "rejected.csv"
 

@@ -15,14 +15,15 @@ import pandas as pd
 from pneumo.base.labels import CLASSES, Task
 
 PROBABILITY_PREFIX = "p_"
-_TEXT = {"id": str, "patient": str}
+_TEXT = {"id": str, "patient": str, "view": str, "sex": str, "site": str}
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
     """Read manifest.csv.
 
     Returns:
-        Frame with `manifest.COLUMNS` of the room `data`; row i belongs to row i of every combo's images.npy.
+        Frame with `manifest.COLUMNS` of the room `data`, and those of view, age, sex and site that are known;
+        row i belongs to row i of every combo's images.npy.
     """
     return pd.read_csv(path, dtype=_TEXT)
 

@@ -74,6 +74,8 @@ class DecodedImage:
             such as "MONOCHROME2 12-bit".
         patient: PatientID of a DICOM file, else "".
         view: ViewPosition of a DICOM file, such as "PA" or "AP", else "".
+        age: PatientAge of a DICOM file, such as "045Y", else "".
+        sex: PatientSex of a DICOM file, such as "F" or "M", else "".
     """
 
     pixels: np.ndarray
@@ -82,6 +84,8 @@ class DecodedImage:
     mode: str
     patient: str = ""
     view: str = ""
+    age: str = ""
+    sex: str = ""
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:

@@ -64,7 +64,7 @@ def decode_dicom(data: bytes, max_pixels: int) -> DecodedImage:
         max_pixels: an image of more pixels is refused before it is decoded.
 
     Returns:
-        The decoded image, with the patient and the view that the file states. `mode` is the photometric
+        The decoded image, with the patient, view, age and sex that the file states. `mode` is the photometric
         interpretation and the number of stored bits, such as "MONOCHROME2 12-bit".
 
     Raises:
@@ -88,9 +88,15 @@ def decode_dicom(data: bytes, max_pixels: int) -> DecodedImage:
             width=pixels.shape[1],
             height=pixels.shape[0],
             mode=f"{photometric} {n_bits}-bit",
-            patient=str(dataset.get("PatientID", "") or "").strip(),
-            view=str(dataset.get("ViewPosition", "") or "").strip(),
+            patient=_read_text(dataset, "PatientID"),
+            view=_read_text(dataset, "ViewPosition"),
+            age=_read_text(dataset, "PatientAge"),
+            sex=_read_text(dataset, "PatientSex"),
         )
+
+
+def _read_text(dataset: pydicom.Dataset, keyword: str) -> str:
+    return str(dataset.get(keyword, "") or "").strip()
 
 
 def _check_inflated_size(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What a data set or an external test set holds, from the names of its files; no file is opened."""
+"""What a data set or an external test set holds, from names of files or a table; no image is opened."""
 
 from pathlib import Path
 
@@ -6,17 +6,19 @@ import pandas as pd
 
 from pneumo.base.config import Split
 from pneumo.base.errors import PneumoError
-from pneumo.base.labels import CLASS_FOLDERS, SPLITS
+from pneumo.base.labels import CLASS_FOLDERS, CLASSES, SPLITS, Task
 from pneumo.data.manifest import (
     Patients,
+    choose_patients,
     count_unknown_patients,
     list_files,
     require_known_patients,
     tabulate_class_names,
     tabulate_names,
 )
-from pneumo.data.sources import Source, list_places
-from pneumo.data.split import assign_split, find_leaks, group_images
+from pneumo.data.sources import Source, list_places, table
+from pneumo.data.split import assign_split, carve_test, find_leaks, group_images
+from pneumo.data.table import GROUP_COLUMNS
 
 
 def describe_source(source: Source, split: Split) -> list[str]:
@@ -29,6 +31,8 @@ def describe_source(source: Source, split: Split) -> list[str]:
     Raises:
         PneumoError: a patient is not known, a class is missing, or there are too few patients for validation.
     """
+    if source.kind == "table":
+        return _describe_table(source, split)
     places = list_places(source)
     if places is None:
         return [f"data: {source.title}, to be downloaded"]
@@ -43,6 +47,46 @@ def describe_source(source: Source, split: Split) -> list[str]:
     if n_others := len(places) - len(names):
         lines.append(f"data: {n_others} other files")
     return lines + _describe_split(names, split)
+
+
+def _describe_table(source: Source, split: Split) -> list[str]:
+    rows = table.read_rows(source.settings)
+    images = rows.images.assign(patient=choose_patients(rows.images, source.patients), parsed=False)
+    lines = [f"data: {source.title}, {_describe_patients(images, source.patients)}"]
+    lines += [f"data: set aside: {text}" for text in table.count_reasons(rows.set_aside)]
+    n_labels = images.groupby("patient")["label"].nunique()
+    if n_both := int((n_labels > 1).sum()):
+        lines.append(f"data: {n_both} patients have normal images and images of pneumonia")
+    known = [name for name in GROUP_COLUMNS if (images[name] != "").any()]
+    lines.append(f"data: in the table for subgroups: {', '.join(known) or 'nothing'}")
+    if (images["official_split"] == "").all():
+        groups = group_images(images["patient"], images["id"])
+        images["official_split"] = carve_test(
+            images["label"], images["subtype"], groups, source.settings.test_fraction, split.seed
+        )
+        lines.append(
+            "data: the table states no split; the test set is carved out by patient, about as follows"
+        )
+    for name in SPLITS:
+        of_split = images[images["official_split"] == name]
+        if len(of_split):
+            lines.append(f"data: {name}: {_describe_labels(of_split)}")
+    require_classes(images, "data")
+    return lines + _describe_split(images, split)
+
+
+def require_classes(images: pd.DataFrame, where: str) -> None:
+    """Raise a PneumoError unless both classes are in the training and the test set.
+
+    Args:
+        images: with `label` and `official_split`.
+        where: what to name in the error.
+    """
+    for name in ("train", "test"):
+        of_split = images[images["official_split"] == name]
+        for label in CLASSES[Task.binary]:
+            if not (of_split["label"] == label).any():
+                raise PneumoError(f"{where}: Expected {label} images in the {name} set. Received: none")
 
 
 def describe_external(name: str, folder: Path) -> str:
@@ -65,7 +109,7 @@ def describe_external(name: str, folder: Path) -> str:
 
 
 def _describe_patients(names: pd.DataFrame, patients: Patients) -> str:
-    if patients is Patients.from_name:
+    if patients in (Patients.from_name, Patients.from_table):
         return f"{len(names)} images of {names['patient'].nunique()} patients"
     if patients is Patients.from_dicom:
         return f"{len(names)} images, patients to be read from DICOM headers"

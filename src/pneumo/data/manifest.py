@@ -1,9 +1,10 @@
 """The table of a data set: one row an image, from its file, its name and its folders."""
 
 import contextlib
+import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,8 +16,9 @@ from tqdm import tqdm
 
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS, SPLITS, Subtype
-from pneumo.base.paths import REJECTED_NAME
+from pneumo.base.paths import REJECTED_NAME, TABLE_NAME
 from pneumo.data.decoding import IMAGE_SUFFIXES, UnreadableImageError, decode_image, suspicious
+from pneumo.data.table import GROUP_COLUMNS, ROW_COLUMNS, write_age
 
 COLUMNS = (
     "id",
@@ -53,11 +55,13 @@ class Patients(StrEnum):
     Attributes:
         from_name: from the file's name. Every name must have a known form.
         from_dicom: from the PatientID of DICOM files. Every file must have one.
+        from_table: from a column of a table. Every row must have one.
         per_image: from nowhere. Every image counts as a patient of its own, whatever its name is.
     """
 
     from_name = "from_name"
     from_dicom = "from_dicom"
+    from_table = "from_table"
     per_image = "per_image"
 
 
@@ -100,7 +104,7 @@ def scan_folder(root: Path, patients: Patients = Patients.from_name) -> tuple[pd
     Returns:
         The images, one row each, sorted by id, with all of COLUMNS but `split`, and a bool `parsed` that is
         false where the name has no known form, a str `oddity` where the pixels look unusual, and the str
-        `patient_id` and `view` of DICOM files, else ""; and the files that cannot be used, with
+        `patient_id` and GROUP_COLUMNS of DICOM files, else ""; and the files that cannot be used, with
         QUARANTINE_COLUMNS.
 
     Raises:
@@ -112,10 +116,62 @@ def scan_folder(root: Path, patients: Patients = Patients.from_name) -> tuple[pd
     images, quarantine = _check_files(root, paths, lambda path: _read_path(path, patients))
     if patients is Patients.from_dicom:
         images["patient"] = _require_patient_ids(images)
-    if (root / REJECTED_NAME).is_file():
-        rejected = pd.read_csv(root / REJECTED_NAME, dtype=str, keep_default_na=False)
-        quarantine = pd.concat([rejected, quarantine], ignore_index=True)
-    return images, quarantine
+    return images, _add_rejected(root, quarantine)
+
+
+def scan_table(root: Path, patients: Patients) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read and check every file that a table names.
+
+    Args:
+        root: folder of table.csv, with `table.ROW_COLUMNS`, which the source `table` writes.
+        patients: where the patient of an image is read from.
+
+    Returns:
+        As `scan_folder`, in the order of ids. `official_split` is "" where the table states none. What the
+        table does not say of GROUP_COLUMNS is taken from DICOM files.
+
+    Raises:
+        PneumoError: the patient of an image is not where `patients` says.
+    """
+    rows = read_rows(root / TABLE_NAME).sort_values("id", ignore_index=True)
+    stated = choose_patients(rows, patients)
+    found = [
+        (str(row["id"]), Path(str(row["file"])), row)
+        for row in rows.assign(patient=stated, parsed=True).to_dict("records")
+    ]
+    images, quarantine = _check_entries(
+        [(name, path, functools.partial(_select, row)) for name, path, row in found]
+    )
+    if patients is Patients.from_dicom:
+        images["patient"] = _require_patient_ids(images)
+    return images, _add_rejected(root, quarantine)
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Read table.csv: `table.ROW_COLUMNS` as text, "" where nothing is known."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def choose_patients(rows: pd.DataFrame, patients: Patients) -> pd.Series:
+    """Return the patient of each row of a table; with `from_dicom` or `per_image`, one of its own.
+
+    Args:
+        rows: with `id` and `patient`, "" where the table has no such column.
+        patients: where the patient of an image is read from.
+
+    Raises:
+        PneumoError: the table is to say the patients and does not.
+    """
+    if patients is not Patients.from_table:
+        return rows["id"]
+    if (rows["patient"] == "").any():
+        raise PneumoError(
+            "Expected a column with the patient of every image. Received: none. Name it, as in patient: "
+            "subject_id, under data in params.yaml. Or set there: patients: from_dicom, if DICOM files state "
+            "them; patients: per_image, if they are not known: each image then counts as a patient of its "
+            "own, and images of one patient may be in both training and test."
+        )
+    return rows["patient"]
 
 
 def scan_class_folders(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -226,18 +282,40 @@ def _tabulate(paths: Iterable[PurePath], read: Callable[[PurePath], dict[str, ob
     return pd.DataFrame(rows, columns=NAME_COLUMNS).astype({"parsed": bool})
 
 
+def _add_rejected(root: Path, quarantine: pd.DataFrame) -> pd.DataFrame:
+    if not (root / REJECTED_NAME).is_file():
+        return quarantine
+    rejected = pd.read_csv(root / REJECTED_NAME, dtype=str, keep_default_na=False)
+    return pd.concat([rejected, quarantine], ignore_index=True)
+
+
 def _check_files(
     root: Path, paths: list[Path], read: Callable[[PurePath], dict[str, object]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    def check(path: Path) -> dict[str, object]:
-        relative = path.relative_to(root)
+    relatives = [path.relative_to(root) for path in paths]
+    return _check_entries(
+        [
+            (relative.as_posix(), path, functools.partial(read, relative))
+            for relative, path in zip(relatives, paths, strict=True)
+        ]
+    )
+
+
+Entry = tuple[str, Path, Callable[[], dict[str, object]]]  # name in lists, file, its row so far
+
+
+def _check_entries(entries: list[Entry]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def check(entry: Entry) -> dict[str, object]:
+        name, path, read = entry
         try:
-            return read(relative) | _read_file(path)
+            row = read()
+            decoded = _read_file(path)
         except UnreadableImageError as error:
-            return {"path": relative.as_posix(), "reason": str(error)}
+            return {"path": name, "reason": str(error)}
+        return decoded | {key: value for key, value in row.items() if value != ""}
 
     with ThreadPoolExecutor() as pool:
-        results = list(tqdm(pool.map(check, paths), "check files", len(paths), unit="file"))
+        results = list(tqdm(pool.map(check, entries), "check files", len(entries), unit="file"))
     images = pd.DataFrame(
         (result for result in results if "reason" not in result),
         columns=[
@@ -245,13 +323,17 @@ def _check_files(
             "parsed",
             "oddity",
             "patient_id",
-            "view",
+            *GROUP_COLUMNS,
         ],
-    )
+    ).fillna(dict.fromkeys(GROUP_COLUMNS, ""))
     quarantine = pd.DataFrame(
         (result for result in results if "reason" in result), columns=QUARANTINE_COLUMNS
     )
     return images, quarantine
+
+
+def _select(row: dict[Hashable, object]) -> dict[str, object]:
+    return {key: row[key] for key in (*ROW_COLUMNS, "parsed") if key != "file"}
 
 
 def _read_path(relative: PurePath, patients: Patients) -> dict[str, object]:
@@ -309,4 +391,8 @@ def _read_file(path: Path) -> dict[str, object]:
         "oddity": suspicious(decoded.pixels),
         "patient_id": decoded.patient,
         "view": decoded.view,
+        "age": write_age(decoded.age),
+        "sex": decoded.sex,
+        "site": "",
+        "official_split": "",
     }

@@ -1,4 +1,4 @@
-"""Validation carved out of the training set, so that no patient and no file is on both sides."""
+"""Validation and test sets carved out, so that no patient and no file is on both sides."""
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,7 @@ def assign_split(
     split = np.where(official_split == "test", "test", "train").astype("<U5")
     rest = split == "train"
     is_val = np.zeros(len(split), bool)
-    is_val[rest] = _draw_validation(subtypes.to_numpy()[rest], groups[rest], val_fraction, seed)
+    is_val[rest] = _draw_groups(subtypes.to_numpy()[rest], groups[rest], val_fraction, seed)
     for label in np.unique(labels[rest]):
         rows = rest & (labels == label).to_numpy()
         nearest = is_val[rows].mean()
@@ -92,13 +92,49 @@ def assign_split(
     return split
 
 
-def _draw_validation(
-    strata: npt.NDArray[np.str_], groups: npt.NDArray[np.int32], val_fraction: float, seed: int
+def carve_test(
+    labels: pd.Series,
+    subtypes: pd.Series,
+    groups: npt.NDArray[np.int32],
+    test_fraction: float,
+    seed: int,
+) -> pd.Series:
+    """Divide a data set without a test set into train and test by group, stratified by subtype.
+
+    Args:
+        labels: str of length n: normal or pneumonia.
+        subtypes: str of length n. The test set gets the same fraction of the images of each.
+        groups: int array of shape (n,); a group is never divided.
+        test_fraction: fraction of the images, in (0, 0.5].
+        seed: of the draw.
+
+    Returns:
+        str of length n, train or test, with the index of `labels`: what `assign_split` takes.
+
+    Raises:
+        PneumoError: a label has so few groups that its fraction would be less than half or more than one and
+            a half times `test_fraction`.
+    """
+    is_test = _draw_groups(subtypes.to_numpy(), groups, test_fraction, seed)
+    for label in np.unique(labels):
+        rows = (labels == label).to_numpy()
+        nearest = is_test[rows].mean()
+        if abs(nearest - test_fraction) > test_fraction / 2:
+            raise PneumoError(
+                f"Expected enough {label} patients to use {test_fraction:.3g} of their images as the test "
+                f"set. Received: {len(np.unique(groups[rows]))}, and the nearest fraction is {nearest:.3g}. "
+                "Change data.test_fraction, add patients, or state the split in a column of the table."
+            )
+    return pd.Series(np.where(is_test, "test", "train"), index=labels.index)
+
+
+def _draw_groups(
+    strata: npt.NDArray[np.str_], groups: npt.NDArray[np.int32], fraction: float, seed: int
 ) -> npt.NDArray[np.bool_]:
     """Draw groups at random that together hold a fraction of the images of each stratum.
 
-    Groups are taken one after another. A group is used for validation if that brings the fractions of the
-    groups taken so far nearer to `val_fraction`. Large groups come first, so that small ones can even out the
+    Groups are taken one after another. A group is drawn if that brings the fractions of the groups taken so
+    far nearer to `fraction`. Large groups come first, so that small ones can even out the
     rest; the order of groups of about the same size is random.
     """
     table = pd.crosstab(groups, strata)
@@ -106,12 +142,12 @@ def _draw_validation(
     n_images = counts.sum(axis=1)
     shuffled = np.random.default_rng(seed).permutation(len(counts))
     order = shuffled[np.argsort(-np.log2(n_images[shuffled]).astype(int), kind="stable")]
-    is_val = np.zeros(len(counts), bool)
-    taken, validation = np.zeros((2, counts.shape[1]))
+    is_drawn = np.zeros(len(counts), bool)
+    taken, drawn = np.zeros((2, counts.shape[1]))
     for group in order:
         taken += counts[group]
-        deficit = val_fraction * taken - validation
+        deficit = fraction * taken - drawn
         if np.abs(deficit - counts[group]).sum() < np.abs(deficit).sum():
-            is_val[group] = True
-            validation += counts[group]
-    return np.isin(groups, table.index[is_val])
+            is_drawn[group] = True
+            drawn += counts[group]
+    return np.isin(groups, table.index[is_drawn])

@@ -8,13 +8,13 @@ from pneumo.base.config import Params, build, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import CHECKED_PATH
 from pneumo.data.inventory import describe_external, describe_source
-from pneumo.data.sources import load_source
+from pneumo.data.sources import load_source, table
 from pneumo.preprocessing.combo import Step, find_equal_combos, find_ineffective_limits, parse_combo
 from pneumo.training.recipe import Network, Recipe, find_weights
 
 # Other outputs in data/<name>/, where each combo has a folder, and in data/, where each data set has one.
 TAKEN_COMBOS = ("audit", "exploration", "manifest")
-TAKEN_DATA = ("raw",)
+TAKEN_DATA = ("raw", "reports")
 
 
 def run(params: Params) -> None:
@@ -25,7 +25,10 @@ def run(params: Params) -> None:
     """
     check_names("combos", params.combos, TAKEN_COMBOS)
     check_names("data.name", [params.data_name], TAKEN_DATA)
-    lines = describe_source(load_source(params.source, params.data_overrides), params.split)
+    source = load_source(params.source, params.data_overrides)
+    lines = describe_source(source, params.split)
+    if source.kind == "table" and table.note_changes(source.settings, params.data_name):
+        lines.append("data: outside originals/, where DVC learns of changed files from pneumo check alone")
     combos = {name: parse_combo(name, steps, params.image_size_px) for name, steps in params.combos.items()}
     lines += describe_combos(combos)
     for model, overrides in params.models.items():
