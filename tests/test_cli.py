@@ -31,6 +31,7 @@ models:
   dense: {}
   mobilenet_frozen: {}
 seeds: [0, 1, 2]
+ensembles: {}
 threshold: {method: youden}
 prevalence: 0.2
 equivalence_margin: 0.01

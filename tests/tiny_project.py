@@ -26,6 +26,7 @@ combos:
 models:
   dense: {network: {input_size_px: 32, units: [8]}, phases: {fit: {epochs: 2}}}
 seeds: [0]
+ensembles: {}
 threshold: {method: youden}
 prevalence: 0.2
 equivalence_margin: 0.01

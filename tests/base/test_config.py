@@ -38,6 +38,7 @@ models:
   cnn: {phases: {fit: {learning_rate: 1e-3}}}
   dense:
 seeds: [7, 0]
+ensembles: {}
 threshold: {method: sensitivity, sensitivity: 0.9}
 prevalence: 0.2
 equivalence_margin: 0.01
@@ -185,6 +186,9 @@ def test_exponents_without_a_point_are_numbers(params_path):
         ({"seeds": [0, -1]}, ["seeds", "-1"]),
         ({"seeds": [0, 0.5]}, ["seeds[1]", "0.5"]),
         ({"seeds": [True]}, ["seeds[0]", "True"]),
+        ({"ensembles": {"a b": []}}, ["ensembles", "a b"]),
+        ({"ensembles": {"both": ["raw/vgg"]}}, ["ensembles.both", "raw/vgg", "raw/"]),
+        ({"ensembles": {"both": "raw"}}, ["ensembles.both"]),
         ({"threshold": {}}, ["threshold.method"]),
         ({"threshold": {"method": "best"}}, ["threshold.method", "youden, sensitivity"]),
         ({"threshold": {"method": "youden", "sensitivity": 0}}, ["threshold.sensitivity"]),

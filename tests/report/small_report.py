@@ -9,6 +9,7 @@ import pandas as pd
 from pneumo.base.config import Params, Split, Threshold, ThresholdMethod
 from pneumo.base.labels import CLASSES, Task
 from pneumo.evaluation.curves import band_roc
+from pneumo.evaluation.ensembles import score_ensembles
 from pneumo.evaluation.experiment import compile_results, group_seeds, score_external
 from pneumo.report.answer import EFFECT_COLUMNS
 from pneumo.report.inputs import PROBE_COLUMNS, STRESS_COLUMNS
@@ -27,6 +28,7 @@ FINDINGS = pd.DataFrame(
         "text": ["They differ.", "Thresholds move.", "There are none."],
     }
 )
+SELECTION = [("plain", 8, -0.125), ("stressed, mean", 8, 0.75), ("stressed, worst", 8, 0.5)]
 RECIPE = {"test_seen": 0}
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -41,6 +43,7 @@ def make_params(**changes):
         "combos": COMBOS,
         "models": {"cnn": {}, "dense": {}},
         "seeds": [0, 1],
+        "ensembles": {},
         "threshold": Threshold(ThresholdMethod.youden),
         "prevalence": 0.2,
         "equivalence_margin": 0.01,
@@ -218,6 +221,8 @@ def make_report(params=None, external=False, **changes):
         "external": score_external({"elsewhere": predictions} if external else {}, results.outcomes),
         "probes": make_probes(),
         "stress": make_stress(),
+        "selection": pd.DataFrame(SELECTION, columns=["criterion", "n_runs", "rank_correlation"]),
+        "ensembles": score_ensembles(results.outcomes, results.runs, {}, params.threshold),
         "history": history,
         "environments": pd.DataFrame(
             {

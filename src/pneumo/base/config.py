@@ -91,6 +91,8 @@ class Params:
         combos: name -> preprocessing steps, in order; an empty list or dict is the image as it is.
         models: name of a recipe in conf/model/ -> overrides of what stands there.
         seeds: each combo x model is trained once for each.
+        ensembles: name -> `combo/model`s whose runs, of all seeds, decide together; runs of one of them
+            do so without being named.
         threshold: how the decision threshold is chosen.
         prevalence: share of pneumonia among the children a model would be used on, in (0, 1); decision curves
             are drawn for it.
@@ -107,6 +109,7 @@ class Params:
     combos: dict[str, Any]
     models: dict[str, Any]
     seeds: list[int]
+    ensembles: dict[str, list[str]]
     threshold: Threshold
     prevalence: float
     equivalence_margin: float
@@ -124,6 +127,11 @@ class Params:
             expect(len(names) > 0, key, "at least one", names)
             for name in names:
                 expect_name(key, name)
+        groups = [f"{combo}/{model}" for combo in self.combos for model in self.models]
+        for name, members in self.ensembles.items():
+            expect_name("ensembles", name)
+            for member in members:
+                expect(member in groups, f"ensembles.{name}", f"some of {', '.join(groups)}", member)
         for name in self.external:
             expect_name("external", name)
         expect(0 < self.prevalence < 1, "prevalence", "a fraction in (0, 1)", self.prevalence)
@@ -162,6 +170,12 @@ class Params:
     def data_overrides(self) -> dict[str, Any]:
         """What params.yaml sets of conf/data/<source>.yaml."""
         return {key: value for key, value in self.data.items() if key not in ("source", "name")}
+
+    @property
+    def ensemble_groups(self) -> dict[str, list[tuple[str, str]]]:
+        """Combos and models of each named ensemble."""
+        split = {name: [each.split("/") for each in members] for name, members in self.ensembles.items()}
+        return {name: [(combo, model) for combo, model in members] for name, members in split.items()}
 
     @property
     def runs(self) -> list["Run"]:

@@ -56,7 +56,7 @@ class Report:
         margin: differences of less than this do not matter; None where none is set.
         manifest: one row an image.
         tables: the report's CSV files by name: `leaderboard`, `effects`, `runs`, `classes`, `comparisons`,
-            `external`, `probes`, `stress`, `history`, `environments` and `seconds`.
+            `external`, `probes`, `stress`, `selection`, `ensembles`, `history`, `environments` and `seconds`.
         best_run: name of the first run of the leaderboard's first row.
         recipe: of that run, as run.json holds it.
         details: tables of that run; `operating_points` is missing for more than two classes.
@@ -184,6 +184,7 @@ def build_context(report: Report) -> dict[str, Any]:
             report.tables["effects"], report.params.combos, report.reference, report.margin
         ),
         "stress": average_stress(report.tables["stress"], report.best),
+        "selection": report.tables["selection"].dropna().to_dict("records"),
         "objections": find_objections(
             report.best,
             report.tables,

@@ -162,6 +162,20 @@ def build_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> list[Tab
             leaderboard,
         ),
         tabulate(
+            "ensembles",
+            "Ensembles",
+            "Runs that decide together by their mean logit: the seeds of a combination and model, and those "
+            "that params.yaml names. Threshold and temperature are fitted on validation.",
+            [
+                text("runs of", "ensemble"),
+                number("runs", "n_runs", 0),
+                number("ROC AUC, validation", "val_roc_auc", 4),
+                *four,
+                number("ROC AUC, mean of its runs", "mean_roc_auc"),
+            ],
+            tables["ensembles"],
+        ),
+        tabulate(
             "effects",
             "Effects",
             "Every test of the experiment; each family is corrected after Holm by itself. primary: a "

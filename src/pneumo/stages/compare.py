@@ -10,7 +10,9 @@ from pneumo.base.config import PARAMS_PATH, Params, load_group
 from pneumo.base.paths import audit_dir, exploration_dir, report_dir
 from pneumo.evaluation import comparison
 from pneumo.evaluation.curves import band_roc
+from pneumo.evaluation.ensembles import score_ensembles
 from pneumo.evaluation.experiment import Results, compile_results, group_seeds, score_external
+from pneumo.evaluation.selection import correlate_with_test
 from pneumo.report import photos, provenance, wording
 from pneumo.report.inputs import (
     Inputs,
@@ -59,6 +61,9 @@ def tabulate(params: Params, inputs: Inputs, results: Results) -> dict[str, pd.D
     return {
         "runs": results.runs,
         "leaderboard": results.leaderboard,
+        "ensembles": score_ensembles(
+            results.outcomes, results.runs, params.ensemble_groups, params.threshold
+        ),
         "classes": results.by_class,
         "history": inputs.history,
         "effects": results.effects,
@@ -68,6 +73,7 @@ def tabulate(params: Params, inputs: Inputs, results: Results) -> dict[str, pd.D
         ),
         "probes": inputs.probes,
         "stress": inputs.stress,
+        "selection": correlate_with_test(results.runs, inputs.stress),
         "external": score_external(inputs.external, results.outcomes),
         "environments": provenance.tabulate_environments(inputs.records),
         "seconds": provenance.update_seconds(

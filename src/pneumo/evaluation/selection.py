@@ -1,0 +1,33 @@
+"""Whether what models are chosen by orders them as the test set does; it describes and chooses nothing."""
+
+import pandas as pd
+
+MIN_RUNS = 5  # fewer say nothing
+# What a run could be chosen by: plain validation, and the mean and the worst of changed validation images.
+CRITERIA = {"plain": "val_roc_auc", "stressed, mean": "mean", "stressed, worst": "worst"}
+COLUMNS = ("criterion", "n_runs", "rank_correlation")
+_KEY = ["combo", "model", "seed"]
+
+
+def correlate_with_test(runs: pd.DataFrame, stress: pd.DataFrame) -> pd.DataFrame:
+    """Correlate each criterion's order of runs with that of the ROC AUC on the test set.
+
+    Args:
+        runs: `combo`, `model`, `seed`, `val_roc_auc` and `roc_auc`, a row a run.
+        stress: `combo`, `model`, `seed`, `change` and `roc_auc` on changed validation images.
+
+    Returns:
+        One row for each of CRITERIA: `criterion`; `n_runs`, those whose scores on changed images are known,
+        the same for all; and `rank_correlation`, Spearman's, nan for fewer than MIN_RUNS runs or where one
+        side is constant.
+    """
+    known = runs.set_index(_KEY)[["val_roc_auc", "roc_auc"]]
+    for change in ("mean", "worst"):
+        of_change = stress[stress["change"] == change].set_index(_KEY)["roc_auc"]
+        known = known.join(of_change.rename(change), how="inner")
+    rows = [
+        (criterion, len(known), known[column].corr(known["roc_auc"], method="spearman"))
+        for criterion, column in CRITERIA.items()
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"rank_correlation": float})
+    return table if len(known) >= MIN_RUNS else table.assign(rank_correlation=float("nan"))

@@ -1,0 +1,65 @@
+"""Whether what models are chosen by orders them as the test set does."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from pneumo.evaluation.selection import COLUMNS, CRITERIA, MIN_RUNS, correlate_with_test
+
+N = 9
+
+
+def make_runs(n=N):
+    generator = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "combo": ["raw"] * n,
+            "model": [f"m{i}" for i in range(n)],
+            "seed": 0,
+            "val_roc_auc": generator.random(n),
+            "roc_auc": generator.random(n),
+        }
+    )
+
+
+def make_stress(runs, mean, worst):
+    tables = [
+        runs[["combo", "model", "seed"]].assign(change=change, roc_auc=values)
+        for change, values in (("none", 0.5), ("darker", 0.4), ("mean", mean), ("worst", worst))
+    ]
+    return pd.concat(tables).sample(frac=1, random_state=0)  # their order must not matter
+
+
+def read(table):
+    return dict(zip(table["criterion"], table["rank_correlation"], strict=True))
+
+
+def test_correlations_are_spearman_s():
+    runs = make_runs()
+    found = correlate_with_test(runs, make_stress(runs, runs["roc_auc"] ** 3, -runs["roc_auc"]))
+    assert list(found.columns) == list(COLUMNS)
+    assert (found["n_runs"] == N).all()
+    assert read(found) == {
+        "plain": pytest.approx(spearmanr(runs["val_roc_auc"], runs["roc_auc"]).statistic),
+        "stressed, mean": pytest.approx(1),
+        "stressed, worst": pytest.approx(-1),
+    }
+
+
+def test_all_criteria_are_compared_on_the_same_runs():
+    runs = make_runs()
+    few = runs.iloc[2:]
+    found = correlate_with_test(runs, make_stress(few, few["roc_auc"], few["roc_auc"]))
+    assert (found["n_runs"] == N - 2).all()
+    assert read(found)["plain"] == pytest.approx(spearmanr(few["val_roc_auc"], few["roc_auc"]).statistic)
+
+
+@pytest.mark.parametrize("n", [0, 1, MIN_RUNS - 1])
+def test_few_runs_say_nothing(n):
+    runs = make_runs()
+    known = runs.iloc[:n]
+    found = correlate_with_test(runs, make_stress(known, known["roc_auc"], known["roc_auc"]))
+    assert found["criterion"].tolist() == list(CRITERIA)
+    assert (found["n_runs"] == n).all()
+    assert found["rank_correlation"].isna().all()
