@@ -81,8 +81,9 @@ def test_names_of_files_can_stand_in_params(group):
 
 @pytest.mark.parametrize("name", find_names("data"))
 def test_every_source_builds(name):
-    source = load_source(name, {"path": "somewhere"} if name == "local" else {})
-    assert source.title
+    required = {"local": {"path": "somewhere"}, "table": {"folder": "somewhere", "table": "images.csv"}}
+    of_table = {"folder": "somewhere"} if name in ("nih", "rsna", "vindr_pcxr") else {}
+    assert load_source(name, required.get(name, of_table)).title
 
 
 @pytest.mark.parametrize("name", find_names("model"))

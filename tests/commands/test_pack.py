@@ -11,6 +11,7 @@ import pytest
 from pneumo.base.errors import PneumoError
 from pneumo.cli import main
 from pneumo.commands.remake import list_packed, remake, unpack
+from workspace import edit_params
 
 REPORT = Path("reports/tiny")
 READ = ("explanations", "external", "runs")
@@ -73,6 +74,18 @@ def test_a_pack_has_the_same_bytes_each_time_and_no_network(packed, capsys, monk
 def test_an_experiment_must_have_been_compared_to_be_packed(capsys):
     assert main(["pack"]) == 1
     assert "Expected reports/tiny/leaderboard.csv. Received: no such file" in capsys.readouterr().err
+
+
+def test_a_private_data_set_is_not_packed(packed, tmp_path, monkeypatch, capsys):
+    shutil.copytree(packed, tmp_path / "project", symlinks=True)
+    monkeypatch.chdir(tmp_path / "project")
+    edit_params(
+        tmp_path / "project",
+        "{source: phantom, name: phantom,",
+        "{source: phantom, name: phantom, private: true,",
+    )
+    assert main(["pack"]) == 1
+    assert "Expected a data set that is not private. Received: phantom" in capsys.readouterr().err
 
 
 def test_experiments_are_found_by_their_packs(bare):

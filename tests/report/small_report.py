@@ -11,6 +11,7 @@ from pneumo.base.labels import CLASSES, Task
 from pneumo.evaluation.curves import band_roc
 from pneumo.evaluation.ensembles import score_ensembles
 from pneumo.evaluation.experiment import compile_results, group_seeds, score_external
+from pneumo.evaluation.subgroups import COLUMNS as SUBGROUP_COLUMNS
 from pneumo.report.answer import EFFECT_COLUMNS
 from pneumo.report.inputs import PROBE_COLUMNS, STRESS_COLUMNS
 from pneumo.report.page import Report
@@ -220,6 +221,7 @@ def make_report(params=None, external=False, **changes):
         "comparisons": results.comparisons,
         "external": score_external({"elsewhere": predictions} if external else {}, results.outcomes),
         "probes": make_probes(),
+        "subgroups": pd.DataFrame(columns=list(SUBGROUP_COLUMNS)),
         "stress": make_stress(),
         "selection": pd.DataFrame(SELECTION, columns=["criterion", "n_runs", "rank_correlation"]),
         "ensembles": score_ensembles(results.outcomes, results.runs, {}, params.threshold),
@@ -242,6 +244,7 @@ def make_report(params=None, external=False, **changes):
         params_text="combos: {raw: []}",
         data_title="X-rays <b>& more</b>",
         is_synthetic=False,
+        is_private=False,
         margin=None,
         manifest=make_manifest(),
         tables=tables,

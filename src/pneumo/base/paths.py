@@ -93,6 +93,11 @@ def pack_path(experiment: str) -> Path:
     return report_dir(experiment) / "inputs.tar.xz"
 
 
+def full_report_dir(experiment: str) -> Path:
+    """Folder of the report of a private data set with pictures and names; git ignores it."""
+    return DATA_DIR / "reports" / experiment
+
+
 def report_dir(experiment: str) -> Path:
     """Folder of an experiment's report."""
     return REPORTS_DIR / experiment

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pneumo.base.artifacts import write_file
-from pneumo.base.config import PARAMS_PATH, Params, RunKey
+from pneumo.base.config import PARAMS_PATH, Params, RunKey, load_group
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import (
     audit_dir,
@@ -23,6 +23,7 @@ from pneumo.base.paths import (
     run_dir,
     samples_path,
 )
+from pneumo.base.privacy import is_private
 from pneumo.report.inputs import VIEWS_NAME, choose_galleries
 
 _NETWORK_NAME = "model.keras"
@@ -32,8 +33,14 @@ def run(params: Params) -> None:
     """Pack what `compare` has read.
 
     Raises:
-        PneumoError: `compare` has not run.
+        PneumoError: the data set is private, or `compare` has not run.
     """
+    data = load_group("data", params.source, params.data_overrides)
+    if is_private(str(data["kind"]), data.get("private")):
+        raise PneumoError(
+            f"Expected a data set that is not private. Received: {params.data_name}, whose names and images a "
+            "pack would hold."
+        )
     target, files = pack_path(params.experiment), list_inputs(params)
     with write_file(target) as partial, tarfile.open(partial, "w:xz") as archive:
         for path in files:

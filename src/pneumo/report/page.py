@@ -19,6 +19,7 @@ from pneumo.report.checklist import Facts, fill_checklist
 from pneumo.report.inputs import find_reference
 from pneumo.report.objections import find_objections, find_point
 from pneumo.report.photos import Gallery, PhotoRow, Views
+from pneumo.report.subgroups import arrange_subgroups, describe_differences
 from pneumo.report.tables import build_tables
 
 SECTIONS = {
@@ -53,10 +54,12 @@ class Report:
         params_text: text of params.yaml.
         data_title: names the data set.
         is_synthetic: the images are drawn, and the page says so at the top.
+        is_private: the committed page has no pictures and no names.
         margin: differences of less than this do not matter; None where none is set.
         manifest: one row an image.
         tables: the report's CSV files by name: `leaderboard`, `effects`, `runs`, `classes`, `comparisons`,
-            `external`, `probes`, `stress`, `selection`, `ensembles`, `history`, `environments` and `seconds`.
+            `external`, `probes`, `stress`, `selection`, `ensembles`, `history`, `environments`, `subgroups`
+            and `seconds`.
         best_run: name of the first run of the leaderboard's first row.
         recipe: of that run, as run.json holds it.
         details: tables of that run; `operating_points` is missing for more than two classes.
@@ -80,6 +83,7 @@ class Report:
     params_text: str
     data_title: str
     is_synthetic: bool
+    is_private: bool
     margin: float | None
     manifest: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
@@ -209,6 +213,8 @@ def build_context(report: Report) -> dict[str, Any]:
         "test_rate": float((test["label"] == report.classes[-1]).mean()) if len(test) else float("nan"),
         "grid": arrange_grid(report.tables["leaderboard"], list(report.params.combos)),
         "external": external.to_dict("records"),
+        "subgroups": arrange_subgroups(report.tables["subgroups"]),
+        "subgroup_text": describe_differences(report.tables["subgroups"]),
         "probes": arrange_probes(report.tables["probes"]),
         "findings": [describe_finding(row) for row in report.findings.to_dict("records")],
         "tables": build_tables(report.tables, report.reference),
@@ -364,6 +370,8 @@ def describe_split(manifest: pd.DataFrame) -> str:
     """Say how validation was made, and whether a patient is in two splits."""
     n_shared = int(manifest.drop_duplicates(["patient", "split"])["patient"].duplicated().sum())
     how = "Validation was carved out of the official training set by patient and by file content."
+    if "official_split" in manifest and manifest["official_split"].isna().all():
+        how = "Validation and test set were carved out by patient and by file content."
     if n_shared == 0:
         return f"{how} No patient is in two splits."
     return f"{how} {wording.count(n_shared, 'patient')} {'is' if n_shared == 1 else 'are'} in two splits."

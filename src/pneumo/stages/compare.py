@@ -1,19 +1,19 @@
 """compare: all runs of an experiment -> reports/<experiment>/."""
 
-import shutil
-
 import pandas as pd
 from omegaconf import OmegaConf
 
-from pneumo.base.artifacts import write_file, write_folder, write_json
+from pneumo.base import privacy
+from pneumo.base.artifacts import write_folder, write_json
 from pneumo.base.config import PARAMS_PATH, Params, load_group
-from pneumo.base.paths import audit_dir, exploration_dir, report_dir
-from pneumo.evaluation import comparison
+from pneumo.base.paths import audit_dir, exploration_dir, full_report_dir, report_dir
+from pneumo.evaluation import comparison, subgroups
 from pneumo.evaluation.curves import band_roc
 from pneumo.evaluation.ensembles import score_ensembles
 from pneumo.evaluation.experiment import Results, compile_results, group_seeds, score_external
 from pneumo.evaluation.selection import correlate_with_test
 from pneumo.report import photos, provenance, wording
+from pneumo.report.files import publish, read_lists
 from pneumo.report.inputs import (
     Inputs,
     choose_galleries,
@@ -24,14 +24,14 @@ from pneumo.report.inputs import (
     read_seconds,
     read_views,
 )
-from pneumo.report.page import Report, write_report
+from pneumo.report.page import Report
 from pneumo.report.plots import write_plots
 from pneumo.report.summary import summarize
 
 
 def run(params: Params) -> None:
     """Score, rank and compare all runs, and write tables, plots and the page."""
-    report, inputs = report_dir(params.experiment), gather_inputs(params)
+    folder, inputs = report_dir(params.experiment), gather_inputs(params)
     results = compile_results(
         inputs.predictions,
         params.threshold,
@@ -39,18 +39,12 @@ def run(params: Params) -> None:
         find_reference(params),
         params.equivalence_margin,
     )
-    tables = tabulate(params, inputs, results)
-    for name, table in tables.items():
-        with write_file(report / f"{name}.csv") as partial:
-            table.to_csv(partial, index=False, float_format="%.6g")
-    write_json(report / "summary.json", summarize(tables["effects"], results.leaderboard))
-    for name, source in (("data", exploration_dir(params.data_name)), ("audit", audit_dir(params.data_name))):
-        with write_folder(report / name) as folder:
-            shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.npy"))
-    with write_folder(report / "plots") as folder:
-        write_plots(tables["effects"], results.curves, results.matrices, results.best_run[1], folder)
-    write_report(describe(params, inputs, results, tables), report)
-    print(f"{len(inputs.runs)} of {len(params.runs)} runs compared: {report / 'index.html'}")
+    report = describe(params, inputs, results, tabulate(params, inputs, results))
+    publish(folder, full_report_dir(params.experiment), report, read_lists(params))
+    write_json(folder / "summary.json", summarize(report.tables["effects"], results.leaderboard))
+    with write_folder(folder / "plots") as plots:
+        write_plots(report.tables["effects"], results.curves, results.matrices, results.best_run[1], plots)
+    print(f"{len(inputs.runs)} of {len(params.runs)} runs compared: {folder / 'index.html'}")
     if inputs.missing:
         print(f"no result: {', '.join(inputs.missing)}")
 
@@ -75,6 +69,7 @@ def tabulate(params: Params, inputs: Inputs, results: Results) -> dict[str, pd.D
         "stress": inputs.stress,
         "selection": correlate_with_test(results.runs, inputs.stress),
         "external": score_external(inputs.external, results.outcomes),
+        "subgroups": subgroups.score_subgroups(results, inputs.manifest, inputs.predictions),
         "environments": provenance.tabulate_environments(inputs.records),
         "seconds": provenance.update_seconds(
             pd.read_csv(seconds_path) if seconds_path.is_file() else None,
@@ -86,7 +81,7 @@ def tabulate(params: Params, inputs: Inputs, results: Results) -> dict[str, pd.D
 
 def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str, pd.DataFrame]) -> Report:
     """Gather what the page shows."""
-    data, report = load_group("data", params.source, params.data_overrides), report_dir(params.experiment)
+    data = load_group("data", params.source, params.data_overrides)
     group, best, runs = results.best_run[:2], "/".join(map(str, results.best_run)), list(results.outcomes)
     test = results.outcomes[results.best_run].test
     decided = [results.outcomes[key].decide(results.outcomes[key].test) for key in group_seeds(runs)[group]]
@@ -97,6 +92,7 @@ def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str,
         params_text=OmegaConf.to_yaml(OmegaConf.load(PARAMS_PATH)),
         data_title=str(data["title"]),
         is_synthetic=bool(data["synthetic"]),
+        is_private=privacy.is_private(str(data["kind"]), data.get("private")),
         margin=params.equivalence_margin,
         manifest=inputs.manifest,
         tables=tables,
@@ -107,8 +103,8 @@ def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str,
         curve=results.curves[group],
         band=band_roc(decided),
         matrix=results.matrices[group],
-        findings=pd.read_csv(report / "audit" / "findings.csv"),
-        set_aside=pd.read_csv(report / "data" / "quarantine.csv"),
+        findings=pd.read_csv(audit_dir(params.data_name) / "findings.csv"),
+        set_aside=pd.read_csv(exploration_dir(params.data_name) / "quarantine.csv"),
         missing_runs=inputs.missing,
         galleries=read_galleries(params, shown),
         combo_photos=photos.show_combos(inputs.combo_samples, inputs.manifest, steps),

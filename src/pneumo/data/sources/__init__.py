@@ -23,11 +23,11 @@ from typing import Any
 
 from pneumo.base.config import build, load_group
 from pneumo.base.errors import PneumoError
+from pneumo.base.privacy import is_private
 from pneumo.data.manifest import Patients
 from pneumo.data.sources import kaggle, local, phantom, table
 
 _SOURCES: dict[str, ModuleType] = {"phantom": phantom, "kaggle": kaggle, "local": local, "table": table}
-_PRIVATE_KINDS = ("local", "table")
 
 
 @dataclass
@@ -70,8 +70,7 @@ def load_source(name: str, overrides: Mapping[str, Any]) -> Source:
     if source.patients is unfit:
         fit = ", ".join(each for each in Patients if each is not unfit)
         raise PneumoError(f"{where}: Expected patients to be one of {fit}. Received: {unfit}.")
-    if source.private is None:
-        source.private = source.kind in _PRIVATE_KINDS
+    source.private = is_private(source.kind, source.private)
     source.settings = build(_find_module(source.kind).Settings, config, where)
     return source
 
