@@ -63,3 +63,11 @@ def test_few_runs_say_nothing(n):
     assert found["criterion"].tolist() == list(CRITERIA)
     assert (found["n_runs"] == n).all()
     assert found["rank_correlation"].isna().all()
+
+
+@pytest.mark.parametrize("side", ["val_roc_auc", "roc_auc"])
+def test_what_is_constant_has_no_order(side):
+    runs = make_runs().assign(**{side: 0.9})
+    found = read(correlate_with_test(runs, make_stress(runs, runs["roc_auc"], runs["roc_auc"])))
+    assert np.isnan(found["plain"])
+    assert np.isnan(found["stressed, mean"]) == (side == "roc_auc")

@@ -26,8 +26,13 @@ def correlate_with_test(runs: pd.DataFrame, stress: pd.DataFrame) -> pd.DataFram
         of_change = stress[stress["change"] == change].set_index(_KEY)["roc_auc"]
         known = known.join(of_change.rename(change), how="inner")
     rows = [
-        (criterion, len(known), known[column].corr(known["roc_auc"], method="spearman"))
+        (criterion, len(known), _correlate_ranks(known[column], known["roc_auc"]))
         for criterion, column in CRITERIA.items()
     ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"rank_correlation": float})
-    return table if len(known) >= MIN_RUNS else table.assign(rank_correlation=float("nan"))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _correlate_ranks(a: "pd.Series[float]", b: "pd.Series[float]") -> float:
+    if len(a) < MIN_RUNS or a.nunique() < 2 or b.nunique() < 2:
+        return float("nan")
+    return float(a.corr(b, method="spearman"))
