@@ -38,8 +38,8 @@ def run(params: Params) -> None:
     data = load_group("data", params.source, params.data_overrides)
     if is_private(str(data["kind"]), data.get("private")):
         raise PneumoError(
-            f"Expected a data set that is not private. Received: {params.data_name}, whose names and images a "
-            "pack would hold."
+            f"Expected a data set that is not private. Received: {params.data_name}. A pack holds names and "
+            "images."
         )
     target, files = pack_path(params.experiment), list_inputs(params)
     with write_file(target) as partial, tarfile.open(partial, "w:xz") as archive:
