@@ -73,6 +73,7 @@ def make_project(root: Path, n_images: int, image_px: int, size_px: int) -> None
         "seeds": [0],
         "threshold": {"method": "youden"},
         "prevalence": 0.2,
+        "ensembles": {},
         "equivalence_margin": 0.01,
         "weights_dir": "weights",
         "external": {},

@@ -27,6 +27,7 @@ models:
 seeds: [0, 1, 2]
 threshold: {method: youden}
 prevalence: 0.2
+ensembles: {}
 equivalence_margin: 0.01
 weights_dir: weights
 external: {}
