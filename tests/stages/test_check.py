@@ -32,7 +32,7 @@ equivalence_margin: 0.01
 weights_dir: weights
 external: {}
 """
-PHANTOM = "{source: phantom, name: phantom, n_train: 40}"
+PHANTOM = "{source: phantom, name: phantom, n_train: 40, n_test: 184}"
 
 
 @pytest.fixture(autouse=True)
