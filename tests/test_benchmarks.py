@@ -130,3 +130,16 @@ def test_extrapolation_counts_once_what_happens_once():
     assert timing.total_s == pytest.approx(17.3)
     recipe = SimpleNamespace(phases={"fit": SimpleNamespace(epochs=10)})
     assert timing.extrapolate(recipe, scale=3) == pytest.approx(1 + 3 * 4 + 3.9 + 63)
+
+
+@pytest.mark.slow
+def test_scale(tmp_path):
+    table, result = run_benchmark(
+        "scale", "--n-images", 300, "--image-px", 64, "--size-px", 32, output=tmp_path / "result.json"
+    )
+    stages = result["stages"]["300"]
+    assert {"prepare", "audit", "preprocess raw", "train", "compare"} <= set(stages)
+    for measured in stages.values():
+        assert measured["seconds"] > 0
+        assert 20 < measured["peak_mb"] < 3000
+    assert "predictions.csv" in table

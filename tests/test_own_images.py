@@ -122,3 +122,23 @@ def test_a_second_run_runs_nothing_and_a_changed_file_is_seen(hospital, tmp_path
     assert project.repro("--dry") == []
     path.write_bytes(path.read_bytes()[:-2] + b"\1\1")
     assert project.repro("prepare") == ["download", "prepare"]
+
+
+def test_changes_elsewhere_are_seen_after_a_check(tmp_path):
+    outside = tmp_path / "archive"
+    params = yaml.safe_load(PARAMS) | {"data": {"source": "table", "name": "far", "table": "images.csv"}}
+    params["data"]["folder"] = str(outside)
+    images = plan_images(60)
+    write_images(outside, images)
+    write_table(outside / "images.csv", images)
+    project = TinyProject.create(tmp_path / "project", yaml.safe_dump(params, sort_keys=False))
+    assert project.repro("prepare") == ["check", "download", "prepare"]
+    assert project.repro("--dry", "prepare") == []
+    path = outside / images[0].path
+    os.utime(path, (1, 1))
+    assert project.repro("prepare") == []
+    project.run("pneumo", "check")
+    assert project.repro("prepare") == ["download"]  # the content is the same
+    path.write_bytes(path.read_bytes()[:-2] + b"\1\1")
+    project.run("pneumo", "check")
+    assert project.repro("prepare") == ["download", "prepare"]

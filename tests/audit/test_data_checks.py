@@ -178,6 +178,41 @@ def test_classifiers_are_fitted_in_one_thread():
     assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
+def test_classifiers_are_fitted_to_a_bounded_number_of_images(monkeypatch):
+    fitted, predicted = [], []
+
+    class Watched(DummyClassifier):
+        def fit(self, features, y_true):
+            fitted.append(features)
+            return super().fit(features, y_true)
+
+        def predict_proba(self, features):
+            predicted.append(features)
+            return np.stack([1 - features[:, 0], features[:, 0]], axis=1)
+
+    monkeypatch.setattr(data_checks, "N_FIT", 30)
+    manifest = make_manifest()
+    features = (np.arange(N)[:, None] % 256).astype(np.uint8)
+    y_true = is_pneumonia(manifest).astype(int)
+    found = data_checks._predict_out_of_fold(Watched(), features, y_true, manifest["patient"])
+    assert found.tolist() == (features[:, 0] / 255).tolist()
+    assert {len(part) for part in fitted} == {30}
+    assert max(len(part) for part in predicted) <= 30
+    assert sum(len(part) for part in predicted) == N
+
+
+def test_memory_for_labels_is_bounded(monkeypatch):
+    """Of 4,000 images, features as float64 take 33 MB, and a classifier copies them several times."""
+    n_images = 4000
+    monkeypatch.setattr(data_checks, "N_FIT", 400)
+    manifest, images = make_manifest(n_images), make_images(n_images)
+    tracemalloc.start()
+    data_checks.find_doubtful_labels(manifest, images)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 33e6
+
+
 def find_naively(manifest, images):
     """Correlate every test image with every other image, one pair after the other."""
     rows = []

@@ -169,6 +169,23 @@ def test_what_lies_elsewhere_is_noted_where_dvc_sees_it(workspace):
     assert [path.name for path in Path("originals").iterdir() if path.is_file()] == [note.name]
 
 
+def test_a_table_elsewhere_is_noted_too(workspace):
+    write_small()
+    table_path = Path("originals/hospital/images.csv").rename(workspace / "images.csv")
+    settings = load(table=str(table_path)).settings
+    assert table.note_changes(settings, "apart")
+    note = Path("originals/.apart.fingerprint")
+    before = note.read_text()
+    table_path.write_text(table_path.read_text() + "gone.jpeg,normal,9\n")
+    table.note_changes(settings, "apart")
+    assert note.read_text() != before
+
+
+def test_the_file_of_the_source_states_the_defaults():
+    settings = load().settings
+    assert settings == table.Settings(folder="originals/hospital", table="images.csv")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

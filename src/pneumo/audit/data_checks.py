@@ -38,6 +38,7 @@ SHIFT_AUC = 0.7
 SAME_CORRELATION = 0.998
 DOUBTFUL_PROBABILITY = 0.02
 DOUBTFUL_FRACTION = 0.005
+N_FIT = 20_000  # images that a classifier is fitted to; more bring little and take gigabytes
 N_IN_BLOCK = 2048  # images; a block of correlations then takes 34 MB
 
 
@@ -192,7 +193,7 @@ def find_copies(manifest: pd.DataFrame, images: Images) -> pd.DataFrame:
         `test_id`, `other_id`, `correlation` (of 32 x 32 thumbnails, 5 digits), `same_patient`; the highest
         correlation first.
     """
-    small = _resize(images, 32).reshape(len(images), -1)
+    small = shrink(images, 32)
     is_test = (manifest["split"] == "test").to_numpy()
     test_rows, other_rows = np.flatnonzero(is_test), np.flatnonzero(~is_test)
     blocks = [other_rows[at : at + N_IN_BLOCK] for at in range(0, len(other_rows), N_IN_BLOCK)]
@@ -294,17 +295,17 @@ def judge_labels(manifest: pd.DataFrame, doubtful: pd.DataFrame) -> Finding:
     )
 
 
-def shrink(images: Images, size_px: int) -> FloatArray:
-    """Average images down to thumbnails, one row each, values 0 to 1.
+def shrink(images: Images, size_px: int) -> Images:
+    """Average images down to thumbnails, one row each.
 
     Args:
         images: uint8 array of shape (n, height, width).
         size_px: height and width of the thumbnails.
 
     Returns:
-        float array of shape (n, size_px ** 2).
+        uint8 array of shape (n, size_px ** 2).
     """
-    return _resize(images, size_px).reshape(len(images), -1) / 255
+    return _resize(images, size_px).reshape(len(images), -1)
 
 
 _TOO_FEW = f"Not known: fewer than {MIN_PATIENTS} patients on one of the two sides."
@@ -368,21 +369,41 @@ def _are_enough(y_true: IntArray, patients: pd.Series) -> bool:
 
 
 def _predict_out_of_fold(
-    classifier: ClassifierMixin, features: FloatArray, y_true: IntArray, patients: pd.Series
+    classifier: ClassifierMixin, features: FloatArray | Images, y_true: IntArray, patients: pd.Series
 ) -> FloatArray:
+    """Predict each image by a classifier that has not seen its patient.
+
+    Args:
+        classifier: fitted to N_FIT images at most, drawn at random where there are more, which bounds memory.
+        features: array of shape (n, n_features); grey levels, uint8, are divided by 255 block by block.
+        y_true: int array of shape (n,).
+        patients: of the n images.
+
+    Returns:
+        float array of shape (n,), probabilities of class 1.
+    """
+    generator = np.random.default_rng(0)
     predicted = np.empty(len(y_true))
     folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=0)
     # Threads of OpenMP and BLAS wait for one another. On data this small they gain nothing, and while other
     # processes use the cores a fit that takes 1 s takes a minute.
     with threadpool_limits(limits=1):
         for fit_rows, rows in folds.split(features, y_true, patients):
-            fitted = clone(classifier).fit(features[fit_rows], y_true[fit_rows])
-            predicted[rows] = fitted.predict_proba(features[rows])[:, 1]
+            if len(fit_rows) > N_FIT:
+                fit_rows = np.sort(generator.choice(fit_rows, N_FIT, replace=False))
+            fitted = clone(classifier).fit(_scale(features[fit_rows]), y_true[fit_rows])
+            for start in range(0, len(rows), N_FIT):
+                block = rows[start : start + N_FIT]
+                predicted[block] = fitted.predict_proba(_scale(features[block]))[:, 1]
     return predicted
 
 
+def _scale(features: FloatArray | Images) -> FloatArray:
+    return features / 255 if features.dtype == np.uint8 else features.astype(np.float64, copy=False)
+
+
 def _score_classifier(
-    classifier: ClassifierMixin, features: FloatArray, y_true: IntArray, patients: pd.Series
+    classifier: ClassifierMixin, features: FloatArray | Images, y_true: IntArray, patients: pd.Series
 ) -> _Area:
     if not _are_enough(y_true, patients):
         return _Area(float("nan"), float("nan"), float("nan"))

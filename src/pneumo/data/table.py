@@ -73,8 +73,8 @@ class LabelColumn:
     column: str = "label"
     columns: list[str] = field(default_factory=list)
     separator: str = ""
-    positive: list[str] = field(default_factory=lambda: ["pneumonia", "PNEUMONIA", "1"])
-    negative: list[str] = field(default_factory=lambda: ["normal", "NORMAL", "0"])
+    positive: list[str] = field(default_factory=lambda: ["pneumonia", "Pneumonia", "PNEUMONIA", "1"])
+    negative: list[str] = field(default_factory=lambda: ["normal", "Normal", "NORMAL", "0"])
 
     def __post_init__(self) -> None:
         for name in ("positive", "negative"):

@@ -129,20 +129,25 @@ def fingerprint_files(files: list[str]) -> list[str]:
 
 
 def note_changes(settings: Settings, name: str) -> bool:
-    """Write a hash of the sizes and times of files outside `originals/` into it, where DVC sees it change.
+    """Write what changes outside `originals/` into a file there, for DVC: a hash of rows, sizes and times.
 
     Args:
         settings: of the source.
         name: of the data set.
 
     Returns:
-        Whether the files are outside: DVC then learns of changes from this call alone.
+        Whether images or tables are outside: DVC then learns of changes from this call alone.
     """
-    folder = Path(settings.folder).expanduser().resolve()
-    if folder.is_relative_to(ORIGINALS_DIR.resolve()):
+    folder = Path(settings.folder).expanduser()
+    tables = [settings.table] if settings.table else settings.tables.values()
+    places = [
+        folder,
+        *(folder / Path(name).expanduser() for name in [*tables, *settings.split.lists.values()]),
+    ]
+    if all(place.resolve().is_relative_to(ORIGINALS_DIR.resolve()) for place in places):
         return False
     rows = read_rows(settings)
-    content = hashlib.sha256(rows.images.to_csv(index=False).encode())
+    content = hashlib.sha256(pd.concat([rows.images, rows.set_aside]).to_csv(index=False).encode())
     for file in rows.images["file"]:
         stat = Path(file).stat()
         content.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
