@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -13,7 +14,7 @@ from pneumo.evaluation.experiment import compile_results, group_seeds, score_ext
 from pneumo.report.answer import EFFECT_COLUMNS
 from pneumo.report.inputs import PROBE_COLUMNS, STRESS_COLUMNS
 from pneumo.report.page import Report
-from pneumo.report.photos import PhotoRow, show_combos, show_gallery
+from pneumo.report.photos import PhotoRow, show_combos, show_gallery, show_views
 
 COMBOS = {"raw": [], "equalize": ["equalize"], "crop_clahe": [{"crop": {"margin": 0.08}}, "clahe"]}
 FINDINGS = pd.DataFrame(
@@ -29,6 +30,10 @@ FINDINGS = pd.DataFrame(
 )
 RECIPE = {"test_seen": 0}
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+SHEET = cv2.imencode(".webp", GREY)[1].tobytes()
+VIEWS = show_views("raw/cnn/0", SHEET)
 
 
 def make_params(**changes):
