@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -15,7 +16,7 @@ from pneumo.evaluation.subgroups import COLUMNS as SUBGROUP_COLUMNS
 from pneumo.report.answer import EFFECT_COLUMNS
 from pneumo.report.inputs import PROBE_COLUMNS, STRESS_COLUMNS
 from pneumo.report.page import Report
-from pneumo.report.photos import PhotoRow, show_combos, show_gallery
+from pneumo.report.photos import PhotoRow, show_combos, show_gallery, show_views
 
 COMBOS = {"raw": [], "equalize": ["equalize"], "crop_clahe": [{"crop": {"margin": 0.08}}, "clahe"]}
 FINDINGS = pd.DataFrame(
@@ -32,6 +33,10 @@ FINDINGS = pd.DataFrame(
 SELECTION = [("plain", 8, -0.125), ("stressed, mean", 8, 0.75), ("stressed, worst", 8, 0.5)]
 RECIPE = {"test_seen": 0}
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+SHEET = cv2.imencode(".webp", GREY)[1].tobytes()
+VIEWS = show_views("raw/cnn/0", SHEET)
 
 
 def make_params(**changes):

@@ -141,7 +141,7 @@ class TestDifference:
         assert self.draw(value=np.nan).find("svg") is None
 
     def test_the_axis_names_its_ticks(self):
-        svg = read(charts.draw_difference_axis(self.SCALE, 0.01)).find("svg")
+        svg = read(charts.draw_difference_axis(self.SCALE)).find("svg")
         assert [text.text for text in svg.findall("text")] == ["\N{MINUS SIGN}0.05", "0", "+0.05"]
 
     def test_both_sides_of_zero_are_named(self):

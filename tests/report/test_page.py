@@ -12,6 +12,7 @@ from small_report import (
     EFFECTS,
     ONE_SEED,
     RECIPE,
+    VIEWS,
     make_manifest,
     make_params,
     make_probes,
@@ -21,9 +22,7 @@ from small_report import (
 
 from pneumo.base.labels import Task
 from pneumo.report.page import SECTIONS, list_points, write_report
-from pneumo.report.photos import show_views
 
-VIEWS = show_views("cnn/raw/0", b"RIFF....WEBP")
 VOID = {"col", "meta", "link", "img", "br", "input", "hr"}
 
 
@@ -181,7 +180,7 @@ def test_what_is_missing_is_said(tmp_path, case, sentence):
         ({"recipe": RECIPE | {"test_seen": 2}}, "The test set is not unseen."),
         ({"same_images": [["raw", "equalize"]]}, "equalize changes nothing on these images."),
         ({"same_images": [["equalize", "crop_clahe"]]}, "equalize and crop_clahe give the same images."),
-        ({"views": [VIEWS]}, "cnn/raw/0: a training image of each class, and random views of it."),
+        ({"views": [VIEWS]}, "raw/cnn/0: a training image of each class, and random views of it."),
         ({"fixed_models": ["dense"]}, "cnn sees randomly changed images; no picture of them was kept."),
         ({"fixed_models": ["dense"]}, "dense sees the images as they are, without random changes."),
         ({"probes": make_probes(1)}, "It answers without seeing lungs."),

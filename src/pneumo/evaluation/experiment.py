@@ -1,18 +1,17 @@
 """What all runs of an experiment come to, from their predictions alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from pneumo.base.config import RunKey, Threshold
 from pneumo.base.decision import DecisionRule
-from pneumo.evaluation import comparison
+from pneumo.evaluation import comparison, metrics
 from pneumo.evaluation.comparison import Decided
 from pneumo.evaluation.effects import tabulate_effects
-from pneumo.evaluation.metrics import count_confusion
 from pneumo.evaluation.predictions import Scores, select_scores
-from pneumo.evaluation.scoring import fit_rule, score_run, tabulate_run
+from pneumo.evaluation.scoring import fit_rule, score_run, tabulate_roc, tabulate_run
 
 GroupKey = tuple[str, str]  # combo, model
 
@@ -50,7 +49,6 @@ class Results:
         comparisons: as `comparison.compare_combos` returns them.
         curves: ROC curve of each combo and model, mean over seeds (and over classes, if more than two).
         matrices: confusion matrix of each combo and model, mean over seeds.
-        decisions: `actual` and `predicted` of each combo and model, a row an image and seed.
         best_run: the first seed of the leaderboard's first row, which validation has put there.
         details: tables of `scoring.tabulate_run` for this run.
     """
@@ -63,7 +61,6 @@ class Results:
     comparisons: pd.DataFrame
     curves: dict[GroupKey, pd.DataFrame]
     matrices: dict[GroupKey, pd.DataFrame]
-    decisions: dict[GroupKey, pd.DataFrame]
     best_run: RunKey
     details: dict[str, pd.DataFrame]
 
@@ -104,17 +101,11 @@ def compile_results(
     leaderboard = comparison.add_mean_intervals(comparison.rank_runs(runs), draws)
     comparisons = comparison.compare_combos(decided, draws)
     leaderboard = comparison.judge_combos(leaderboard, comparisons, reference)
-    tables = {
-        key: tabulate_run(each.val, each.test, each.rule, threshold, prevalence)
-        for key, each in outcomes.items()
-    }
     classes = next(iter(outcomes.values())).test.classes
     groups = group_seeds(list(predictions))
-    decisions = {
-        group: pd.concat([tables[key]["confusion"] for key in keys]) for group, keys in groups.items()
-    }
     first = leaderboard.iloc[0]
     best_run = groups[first["combo"], first["model"]][0]
+    best = outcomes[best_run]
     return Results(
         outcomes=outcomes,
         runs=comparison.add_run_intervals(runs, draws),
@@ -123,15 +114,15 @@ def compile_results(
         effects=tabulate_effects(draws, reference, margin),
         comparisons=comparisons,
         curves={
-            group: average_curves([tables[key]["roc"] for key in keys]) for group, keys in groups.items()
+            group: average_curves([tabulate_roc(outcomes[key].test) for key in keys])
+            for group, keys in groups.items()
         },
         matrices={
-            group: (count_confusion(rows, classes) / len(groups[group])).round(1)
-            for group, rows in decisions.items()
+            group: average_confusion([decided[key] for key in keys], classes)
+            for group, keys in groups.items()
         },
-        decisions=decisions,
         best_run=best_run,
-        details=tables[best_run],
+        details=tabulate_run(best.val, best.test, best.rule, threshold, prevalence),
     )
 
 
@@ -147,6 +138,12 @@ def average_curves(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Average ROC curves, over seeds and over the classes of each (`name`)."""
     curves = [curve for table in tables for _, curve in table.groupby("name", sort=False)]
     return comparison.average_roc(curves)
+
+
+def average_confusion(runs: Sequence[Decided], classes: Sequence[str]) -> pd.DataFrame:
+    """Average the confusion matrices of runs on one test set: rows actual, columns predicted, to a tenth."""
+    tables = [metrics.tabulate_confusion(run.y_true, run.y_pred, tuple(classes)) for run in runs]
+    return (metrics.count_confusion(pd.concat(tables), tuple(classes)) / len(runs)).round(1)
 
 
 def score_external(

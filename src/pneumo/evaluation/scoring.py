@@ -9,7 +9,7 @@ import pandas as pd
 from pneumo.base.config import Threshold, ThresholdMethod
 from pneumo.base.decision import DecisionRule
 from pneumo.evaluation import calibration, metrics, thresholds
-from pneumo.evaluation.metrics import FloatArray
+from pneumo.evaluation.metrics import FloatArray, IntArray
 from pneumo.evaluation.predictions import Scores
 
 AS_PREDICTED, SCALED = "as predicted", "temperature scaled"
@@ -42,9 +42,12 @@ def score_run(val: Scores, test: Scores, rule: DecisionRule) -> dict[str, Any]:
         scores["test"] = metrics.score_classes(test.y_true, test.probabilities, test.classes)
         scores["val"] = metrics.score_classes(val.y_true, val.probabilities, val.classes)
     else:
-        scores["test"] = score_two_classes(test, rule.threshold)
-        scores["test_at_0.5"] = score_two_classes(test, 0.5)
-        scores["val"] = score_two_classes(val, rule.threshold)
+        ranking = metrics.score_binary(test.y_true, test.probabilities[:, 1])
+        scores["test"] = ranking | decide_two_classes(test, rule.threshold)
+        scores["test_at_0.5"] = ranking | decide_two_classes(test, 0.5)
+        scores["val"] = metrics.score_binary(val.y_true, val.probabilities[:, 1]) | decide_two_classes(
+            val, rule.threshold
+        )
     scores["temperature"] = rule.temperature
     reliability = tabulate_reliability(test, rule)
     for key, name in (("calibration", AS_PREDICTED), ("calibration_scaled", SCALED)):
@@ -70,14 +73,10 @@ def tabulate_run(
         `roc` and `precision_recall` (a curve a class, `name`), `confusion` (a row an image), `calibration`
         (reliability, before and after scaling), and for two classes `operating_points` and `net_benefit`.
     """
-    numbers = [1] if len(test.classes) == 2 else range(len(test.classes))
-    of_class = {
-        test.classes[k]: ((test.y_true == k).astype(np.int64), test.probabilities[:, k]) for k in numbers
-    }
     tables = {
-        "roc": _join({name: metrics.tabulate_roc(*scores) for name, scores in of_class.items()}),
+        "roc": tabulate_roc(test),
         "precision_recall": _join(
-            {name: metrics.tabulate_precision_recall(*scores) for name, scores in of_class.items()}
+            {name: metrics.tabulate_precision_recall(*each) for name, each in _split_classes(test).items()}
         ),
         "confusion": metrics.tabulate_confusion(test.y_true, rule.decide(test.probabilities), test.classes),
         "calibration": tabulate_reliability(test, rule),
@@ -91,11 +90,15 @@ def tabulate_run(
     return tables
 
 
-def score_two_classes(scores: Scores, threshold: float) -> metrics.Scorecard:
-    """Return every metric of two classes at a threshold."""
+def tabulate_roc(test: Scores) -> pd.DataFrame:
+    """Return a ROC curve a class, `name`; of two classes that of the second."""
+    return _join({name: metrics.tabulate_roc(*each) for name, each in _split_classes(test).items()})
+
+
+def decide_two_classes(scores: Scores, threshold: float) -> metrics.Scorecard:
+    """Return the metrics of decisions between two classes at a threshold."""
     y_pred = (scores.probabilities[:, 1] >= threshold).astype(np.int64)
-    y_score = scores.probabilities[:, 1]
-    return metrics.score_binary(scores.y_true, y_score) | metrics.score_decisions(scores.y_true, y_pred)
+    return metrics.score_decisions(scores.y_true, y_pred)
 
 
 def tabulate_reliability(scores: Scores, rule: DecisionRule) -> pd.DataFrame:
@@ -134,13 +137,22 @@ def tabulate_operating_points(val: Scores, test: Scores, threshold: Threshold) -
     }
     rows = []
     for method, value in (chosen | {"0.5": 0.5}).items():
-        on_val, on_test = score_two_classes(val, value), score_two_classes(test, value)
+        on_val, on_test = decide_two_classes(val, value), decide_two_classes(test, value)
         rows.append(
             {"method": method, "threshold": value}
             | {f"{name}_val": on_val[name] for name in ("sensitivity", "specificity")}
             | {name: on_test[name] for name in ("sensitivity", "specificity", "precision", "npv")}
         )
     return pd.DataFrame(rows)
+
+
+def _split_classes(scores: Scores) -> dict[str, tuple[IntArray, FloatArray]]:
+    """Return each class against the rest: whether an image is of it, and its probability."""
+    numbers = [1] if len(scores.classes) == 2 else range(len(scores.classes))
+    return {
+        scores.classes[k]: ((scores.y_true == k).astype(np.int64), scores.probabilities[:, k])
+        for k in numbers
+    }
 
 
 def _join(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

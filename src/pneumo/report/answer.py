@@ -152,7 +152,7 @@ def find_answer(
     return Answer(
         Markup(sentence),  # noqa: S704 - a combo's name holds letters, digits and _ only
         described,
-        charts.draw_difference_axis(scale, margin),
+        charts.draw_difference_axis(scale),
         charts.draw_direction(scale, reference),
         {
             heading: [

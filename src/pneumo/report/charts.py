@@ -100,16 +100,16 @@ def draw_direction(scale: Scale, reference: str) -> Markup:
     )
 
 
-def draw_difference_axis(scale: Scale, margin: float | None) -> Markup:
+def draw_difference_axis(scale: Scale) -> Markup:
     """Draw the axis below the rows of a forest plot."""
-    ticks = choose_ticks(scale.low, scale.high, 7)
+    ticks = choose_ticks(scale.low, scale.high, 8)
     digits = 3 if max(map(abs, ticks)) < 0.1 else 2
-    parts = [_draw_ground(scale, margin)]
-    parts += [
-        f'<text x="{scale.place(tick):.2f}%" y="17" text-anchor="middle">{_sign(tick, digits)}</text>'
-        for tick in ticks
-        if 4 < scale.place(tick) < 96
-    ]
+    shown = [tick for tick in ticks if 4 < scale.place(tick) < 96]
+    parts = ['<line class="zero" x1="0" x2="100%" y1="0" y2="0"/>']
+    for tick in shown:
+        x = f"{scale.place(tick):.2f}%"
+        parts.append(f'<line class="zero" x1="{x}" x2="{x}" y1="0" y2="4"/>')
+        parts.append(f'<text x="{x}" y="18" text-anchor="middle">{_sign(tick, digits)}</text>')
     return _strip("".join(parts), "axis")
 
 
