@@ -14,7 +14,7 @@ from pneumo.training.recipe import BACKBONES
 
 PARAMS = """\
 experiment: small
-data: {source: phantom, name: phantom, n_train: 40}
+data: {source: phantom, name: phantom, n_train: 40, n_test: 184}
 split: {val_fraction: 0.2, seed: 0}
 image_size_px: 64
 task: binary
