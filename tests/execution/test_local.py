@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pneumo.execution.engine import Call, Resources
-from pneumo.execution.local import LocalEngine, count_cpus, describe_exit, describe_gpu, list_gpus
+from pneumo.execution.local import LocalEngine, count_cpus, describe_exit, describe_gpus, list_gpus
 
 TIMEOUT_S = 120
 
@@ -152,9 +152,9 @@ def test_gpus_are_those_that_the_process_may_use(monkeypatch):
 
 
 def test_only_a_shared_gpu_limits_memory():
-    assert describe_gpu(None, 1) == {}
-    assert describe_gpu("1", 1) == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert describe_gpu("1", 0.5)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert describe_gpus([], 1) == {}
+    assert describe_gpus(["1"], 1) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert describe_gpus(["1"], 0.5)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
 def test_exit_statuses_have_words():
