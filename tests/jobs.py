@@ -1,5 +1,6 @@
 """What calls of tests do; imported by the processes that run them."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -49,3 +50,16 @@ def beat(path):
         with Path(path).open("a") as file:
             file.write(".")
         time.sleep(0.05)
+
+
+def copy(source, *targets):
+    """Copy a file to each target."""
+    for target in map(Path, targets):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(Path(source).read_bytes())
+
+
+def kill_parent():
+    """Kill the process that called."""
+    os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)
+    time.sleep(60)

@@ -52,9 +52,28 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
                 {
                     "dest": "gpus_per_run",
                     "type": float,
-                    "default": 1.0,
-                    "help": "where there are GPUs; 0.5 shares one (default: 1)",
+                    "help": "0.5 shares one (default: 1 where there are GPUs)",
                 },
+            ),
+            (
+                "--cpus-per-run",
+                {
+                    "dest": "cpus_per_run",
+                    "type": int,
+                    "help": "cores that a run keeps from others (default: the threads of its recipe)",
+                },
+            ),
+            (
+                "--engine",
+                {
+                    "choices": ["local", "ray"],
+                    "default": "local",
+                    "help": "ray: train on a cluster (default: local)",
+                },
+            ),
+            (
+                "--address",
+                {"help": "of a Ray cluster: auto or ray://host:port (default: start Ray on this machine)"},
             ),
         ],
     ),

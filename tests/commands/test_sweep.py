@@ -1,6 +1,7 @@
 """pneumo sweep: the same bytes as `dvc repro`, and what is left for it afterwards."""
 
 import re
+import shutil
 import signal
 import time
 
@@ -81,32 +82,57 @@ def test_failures_are_named_with_their_logs_and_the_rest_is_done(project):
     assert "Traceback" not in result.stderr
 
 
-KILLS = ["download", "preprocess", "train@raw", "train@clahe", "explain", "compare"]
+# Kind of a stage, and how long after one of that kind has begun the sweep is stopped.
+MOMENTS = [
+    ("check", 0.0),
+    ("download", 0.2),
+    ("prepare", 0.1),
+    ("preprocess", 0.0),
+    ("train", 0.0),
+    ("train", 0.5),
+    ("evaluate", 0.0),
+    ("explain", 0.3),
+    ("explain", 1.5),
+    ("compare", 0.05),
+]
+EXIT_STATUSES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}
+
+
+def check_stops(project, expected, moments, sent, log):
+    """Stop a sweep at moments, let it finish, and compare with what an undisturbed one leaves."""
+    n_ran = 0
+    for kind, delay_s in moments:
+        shutil.rmtree(project.root / "logs", ignore_errors=True)
+        process = project.start("pneumo", "sweep", "--workers", "2", log=log)
+        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        while not any((project.root / "logs").glob(f"{kind}*")):
+            assert process.poll() is None, f"{kind} was not reached:\n{log.read_text()}"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(delay_s)
+        process.send_signal(sent)
+        assert process.wait() == EXIT_STATUSES[sent], f"{kind}, {delay_s} s:\n{log.read_text()}"
+        n_ran += len(read_ended(log.read_text()))
+    n_ran += len(sweep(project))
+    assert n_ran <= STAGES  # none that had ended has run again
+    assert project.find_partials() == []
+    assert hash_timeless(project) == expected
+    assert project.repro() == []
+
+
+@pytest.mark.promise
+def test_a_killed_sweep_goes_on_to_the_same_bytes(tmp_path, finished_project):
+    project = TinyProject.create(tmp_path / "project")
+    moments = [("train", 0.3), ("explain", 0.3)]
+    check_stops(project, hash_timeless(finished_project), moments, signal.SIGKILL, tmp_path / "log")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", EXIT_STATUSES)
 def test_stopped_sweeps_go_on_to_the_same_bytes(tmp_path, finished_project, sent):
     project = TinyProject.create(tmp_path / "project")
-    log = tmp_path / "log"
-    n_ran = 0
-    for stage in KILLS:
-        process = project.start("pneumo", "sweep", "--workers", "2", log=log)
-        deadline = time.monotonic() + COMMAND_TIMEOUT_S
-        before = set((project.root / "logs").glob(f"{stage}*"))
-        while process.poll() is None and set((project.root / "logs").glob(f"{stage}*")) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(0.3)
-        if process.poll() is None:
-            process.send_signal(sent)
-        process.wait()
-        n_ran += len(read_ended(log.read_text()))
-    n_ran += len(sweep(project))
-    assert n_ran <= STAGES
-    assert project.find_partials() == []
-    assert hash_timeless(project) == hash_timeless(finished_project)
-    assert project.repro() == []
+    assert len(MOMENTS) == 10
+    check_stops(project, hash_timeless(finished_project), MOMENTS, sent, tmp_path / "log")
 
 
 def test_one_run_computes_the_features_that_others_use(monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pneumo.execution.engine import Call, Resources
-from pneumo.execution.local import LocalEngine, count_cpus, describe_exit, describe_gpu, list_gpus
+from pneumo.execution.local import LocalEngine, count_cpus, describe_exit, describe_gpus, list_gpus
 
 TIMEOUT_S = 120
 
@@ -144,6 +144,16 @@ def test_shares_of_a_gpu_are_given_out(tmp_path):
     assert sorted(devices) == ["3", "3", "5", "5"]
 
 
+def test_a_run_on_several_gpus_waits_for_them_and_has_them_to_itself(tmp_path):
+    with LocalEngine(8, tmp_path, gpus=["3", "5"]) as engine:
+        submit(engine, "half", "sleep", 0.3, resources=Resources(gpus=0.5))
+        submit(engine, "both", "describe", 0, resources=Resources(gpus=2))
+        submit(engine, "more", "describe", 0, resources=Resources(gpus=4))
+        assert engine.running() == ["half"]
+        outcomes = collect(engine, 3)
+    assert outcomes["both"].value[3] == outcomes["more"].value[3] == "3,5"
+
+
 def test_gpus_are_those_that_the_process_may_use(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8f")
     assert list_gpus() == ["2", "GPU-8f"]
@@ -152,9 +162,9 @@ def test_gpus_are_those_that_the_process_may_use(monkeypatch):
 
 
 def test_only_a_shared_gpu_limits_memory():
-    assert describe_gpu(None, 1) == {}
-    assert describe_gpu("1", 1) == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert describe_gpu("1", 0.5)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert describe_gpus([], 1) == {}
+    assert describe_gpus(["1"], 1) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert describe_gpus(["1"], 0.5)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
 def test_exit_statuses_have_words():

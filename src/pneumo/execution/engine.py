@@ -16,11 +16,26 @@ class Resources:
 
     Attributes:
         cpus: cores, 1 or more.
-        gpus: GPUs; a fraction below 1 shares one.
+        gpus: GPUs; a fraction below 1 shares one, above 1 they are whole.
     """
 
     cpus: int = 1
     gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a call reads and writes; paths of files and folders, relative to the current folder.
+
+    Attributes:
+        inputs: what it reads.
+        outputs: what it writes; a folder is replaced as a whole.
+        caches: folders from which it takes what is there, and to which it adds files.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    caches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,7 @@ class Call:
         arguments: of the function; they are pickled.
         resources: what it needs.
         priority: among waiting calls, the greatest starts first.
+        files: of a call that may run on another machine; None keeps it on this one.
     """
 
     name: str
@@ -40,6 +56,7 @@ class Call:
     arguments: tuple[Any, ...] = ()
     resources: Resources = field(default_factory=Resources)
     priority: int = 0
+    files: Files | None = None
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pneumo.execution import preload
@@ -33,7 +34,7 @@ class _Process:
     call: Call
     process: BaseProcess
     results: Connection
-    gpu: str | None
+    gpus: list[str]
     start: float = field(default_factory=time.perf_counter)
 
 
@@ -96,29 +97,34 @@ class LocalEngine(Engine):
             self._start(self._waiting.pop(0))
 
     def _fits(self, call: Call) -> bool:
-        if call.resources.gpus and self._free_gpus and self._choose_gpu(call) is None:
+        if call.resources.gpus and self._free_gpus and not self._choose_gpus(call):
             return False
         used = sum(each.call.resources.cpus for each in self._processes.values())
         return used == 0 or used + call.resources.cpus <= self._n_cpus
 
-    def _choose_gpu(self, call: Call) -> str | None:
-        return next((gpu for gpu, free in self._free_gpus.items() if free >= call.resources.gpus), None)
+    def _choose_gpus(self, call: Call) -> list[str]:
+        """Return the GPUs that a call gets, none where not enough are free; more than there are is all."""
+        if not call.resources.gpus:
+            return []
+        n_gpus = min(max(1, int(call.resources.gpus)), len(self._free_gpus))
+        share = min(call.resources.gpus, 1.0)
+        free = [gpu for gpu, left in self._free_gpus.items() if left >= share]
+        return free[:n_gpus] if len(free) >= n_gpus else []
 
     def _start(self, call: Call) -> None:
-        gpu = self._choose_gpu(call) if call.resources.gpus else None
-        if gpu is not None:
-            self._free_gpus[gpu] -= call.resources.gpus
-        log = self._logs_dir / f"{call.name.replace('/', '_')}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")  # here and not in the process, so that a call that runs has a log
+        share, gpus = min(call.resources.gpus, 1.0), self._choose_gpus(call)
+        for gpu in gpus:
+            self._free_gpus[gpu] -= share
+        log = create_log(self._logs_dir, call.name)  # here, so that a call that runs has one
         results, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=_serve_call,
-            args=(sender, call, log.absolute(), describe_gpu(gpu, call.resources.gpus)),
+            args=(sender, call, log.absolute(), describe_gpus(gpus, share)),
         )
-        process.start()
+        with _hide_main():
+            process.start()
         sender.close()
-        self._processes[call.name] = _Process(call, process, results, gpu)
+        self._processes[call.name] = _Process(call, process, results, gpus)
 
     def _end(self, ended: _Process) -> Outcome:
         try:
@@ -129,9 +135,22 @@ class LocalEngine(Engine):
             value, error = None, describe_exit(ended.process.exitcode)
         ended.results.close()
         del self._processes[ended.call.name]
-        if ended.gpu is not None:
-            self._free_gpus[ended.gpu] += ended.call.resources.gpus
+        for gpu in ended.gpus:
+            self._free_gpus[gpu] += min(ended.call.resources.gpus, 1.0)
         return Outcome(ended.call.name, value, error, time.perf_counter() - ended.start)
+
+
+def find_log(logs_dir: Path, name: str) -> Path:
+    """Return the log file of a call."""
+    return logs_dir / f"{name.replace('/', '_')}.log"
+
+
+def create_log(logs_dir: Path, name: str) -> Path:
+    """Return the log file of a call that begins, empty."""
+    path = find_log(logs_dir, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
 
 
 def count_cpus() -> int:
@@ -149,13 +168,13 @@ def list_gpus() -> list[str]:
     return [str(number) for number, _ in enumerate(_GPUS_DIR.iterdir())] if _GPUS_DIR.is_dir() else []
 
 
-def describe_gpu(gpu: str | None, share: float) -> dict[str, str]:
-    """Return the environment of a call that has a GPU, or a share of one, to itself."""
-    if gpu is None:
+def describe_gpus(gpus: Sequence[str], share: float) -> dict[str, str]:
+    """Return the environment of a call that has GPUs, or a share of one, to itself."""
+    if not gpus:
         return {}
     # Without these, the first call on a device takes its whole memory.
     shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return {"CUDA_VISIBLE_DEVICES": gpu, **(shared if share < 1 else {})}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), **(shared if share < 1 else {})}
 
 
 def describe_exit(exit_code: int | None) -> str:
@@ -165,6 +184,17 @@ def describe_exit(exit_code: int | None) -> str:
         reason = "; the system does that when memory runs out" if name == "SIGKILL" else ""
         return f"its process was killed by {name}{reason}"
     return f"its process ended with exit status {exit_code}"
+
+
+@contextlib.contextmanager
+def _hide_main() -> Iterator[None]:
+    """Keep a new process from importing what this one was started with, which no call needs."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve_call(results: Connection, call: Call, log: Path, environment: dict[str, str]) -> None:

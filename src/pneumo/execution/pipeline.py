@@ -90,6 +90,18 @@ class Pipeline:
         """Return the command of a stage."""
         return str(self._stages[name].cmd)
 
+    def list_dependencies(self, name: str) -> list[str]:
+        """Return the files and folders that a stage reads, relative to the pipeline's folder."""
+        deps = self._stages[name].deps
+        return [self._shorten(dep) for dep in deps if not isinstance(dep, ParamsDependency)]
+
+    def list_outputs(self, name: str) -> list[str]:
+        """Return the files and folders that a stage writes, relative to the pipeline's folder."""
+        return [self._shorten(out) for out in self._stages[name].outs]
+
+    def _shorten(self, file: Any) -> str:
+        return os.path.relpath(file.fs_path, self._repo.root_dir)
+
     def restore(self, name: str) -> bool:
         """Say whether a stage's outputs are there; take them from DVC's cache if they are in it.
 
