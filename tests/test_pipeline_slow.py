@@ -188,11 +188,14 @@ def test_hostile_zip_runs_through(tmp_path):
     assert project.repro() == []
     manifest = project.read_csv("data/local/manifest.csv")
     assert set(manifest["id"]) == {name for name, fate in fates.items() if fate == PROCESSED}
-    quarantine = project.read_csv("reports/tiny/data/quarantine.csv")
+    quarantine = project.read_csv("data/local/exploration/quarantine.csv")
     assert set(quarantine["path"]) == {name for name, fate in fates.items() if fate == QUARANTINED}
     assert quarantine["reason"].notna().all()
     page = (project.root / "reports/tiny/index.html").read_text()
     assert f"{len(quarantine)} files were set aside" in page
+    hidden = project.read_csv("reports/tiny/data/quarantine.csv")["path"]
+    assert hidden.str.fullmatch("[0-9a-f]{16}").all()
+    assert len(hidden) == len(quarantine)
     predictions = project.read_csv("models/tiny/clahe/dense/0/predictions.csv")
     assert set(predictions["id"]) == set(manifest.loc[manifest["split"] != "train", "id"])
 

@@ -47,7 +47,7 @@ def test_the_report_names_the_shortcut_in_the_original_files(originals, tmp_path
     project.repro()
     findings = project.read_csv("reports/tiny/audit/findings.csv").set_index("check")
     metadata = findings.loc["metadata"]
-    assert metadata["is_problem"]
+    assert metadata["verdict"] == "problem"
     assert metadata["value"] > 0.95
     page = (project.root / "reports/tiny/index.html").read_text()
     question = page[page.index(metadata["question"]) :]

@@ -5,6 +5,7 @@ from scipy import stats
 from sklearn.metrics import recall_score, roc_auc_score
 
 from pneumo.evaluation.comparison import Decided
+from pneumo.evaluation.resampling import draw_weights, score_draws
 from pneumo.evaluation.subgroups import (
     COLUMNS,
     MIN_PATIENTS,
@@ -96,6 +97,25 @@ def test_one_seed_gives_intervals_over_patients_and_no_p():
     assert table["low"].notna().all()
     assert table["difference_low"].notna().sum() == 3
     assert table["p"].isna().all()
+
+
+def test_the_smaller_group_decides_how_sure_a_difference_is():
+    """Student's t has the degrees of freedom of the smallest class of either group."""
+    runs, _ = make_runs(n_patients=200, n_seeds=1, images_each=1)
+    is_small = np.arange(200) < 24
+    row = tabulate(runs, site=pd.Series(np.where(is_small, "b", "a"))).query("against != ''").iloc[0]
+    run = next(iter(runs.values()))
+    weights = np.vstack([np.ones(200), draw_weights(run.patients, run.y_true, N_DRAWS, 0)])
+    areas = [
+        score_draws(run.y_true[m], run.probabilities[m], run.y_pred[m], weights[:, m])["roc_auc"]
+        for m in (is_small, ~is_small)
+    ]
+    differences = (areas[0] - areas[1])[1:]
+    freedom = 12 - 1
+    error = np.nanstd(differences, ddof=1) * np.sqrt((freedom + 1) / freedom)
+    half = stats.t.ppf(0.975, freedom) * error
+    assert row["difference"] == pytest.approx(areas[0][0] - areas[1][0])
+    assert row["difference_high"] - row["difference"] == pytest.approx(half, rel=1e-6)
 
 
 def test_small_groups_and_unknown_values_have_no_row():

@@ -63,6 +63,12 @@ def test_no_name_and_no_path_is_in_any_file(project):
     assert "empty file" in files["index.html"]
 
 
+def test_the_page_has_no_picture(project):
+    page = read_report(project)["index.html"]
+    assert "data:image" not in page
+    assert "(not shown)" in page
+
+
 def test_the_full_report_has_them(project):
     full = project[0] / "data/reports/tiny"
     text = (full / "index.html").read_text()
