@@ -52,6 +52,7 @@ USE_KERAS = {
     "prediction/keras_network",
     "training/augmentation",
     "training/batches",
+    "training/devices",
     "training/features",
     "training/fit",
     "training/network_file",

@@ -6,15 +6,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+
+from pneumo.base.reproducibility import NVIDIA_DRIVER
 
 DEBUG_VARIABLE = "PNEUMO_DEBUG"
-_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def quieten_tensorflow() -> None:
     """Ask TensorFlow for errors only, and for nothing where there is no GPU whose errors could matter."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if _NVIDIA_DRIVER.exists() else "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if NVIDIA_DRIVER.exists() else "3")
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def hold_messages() -> Iterator[None]:
     TensorFlow writes there before its log level counts. Everything is shown if the import fails, where there
     is a GPU, and where the environment variable PNEUMO_DEBUG is set.
     """
-    if os.environ.get(DEBUG_VARIABLE) or _NVIDIA_DRIVER.exists():
+    if os.environ.get(DEBUG_VARIABLE) or NVIDIA_DRIVER.exists():
         yield
         return
     sys.stderr.flush()

@@ -1,7 +1,9 @@
 """What makes two runs of the same thing give the same bytes."""
 
 import os
+from pathlib import Path
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
 _BLAS_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -19,9 +21,14 @@ def make_deterministic(threads: int = 1) -> None:
     os.environ[THREADS_VARIABLE] = str(threads)
     os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     if threads == 1:  # JAX knows one thread and as many as there are cores
-        flags = os.environ.get("XLA_FLAGS", "").split()
-        flag = "--xla_cpu_multi_thread_eigen=false"
-        os.environ["XLA_FLAGS"] = " ".join([*(each for each in flags if each != flag), flag])
+        _add_xla_flag("--xla_cpu_multi_thread_eigen=false")
+    if NVIDIA_DRIVER.exists():
+        _add_xla_flag("--xla_gpu_deterministic_ops=true")
+
+
+def _add_xla_flag(flag: str) -> None:
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    os.environ["XLA_FLAGS"] = " ".join([*(each for each in flags if each != flag), flag])
 
 
 def limit_blas_threads() -> None:

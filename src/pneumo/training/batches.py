@@ -6,9 +6,17 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from pneumo.training.devices import count_devices
+
 
 class ImageBatches(keras.utils.PyDataset):
     """Batches for fit and predict; memory holds one batch, not the array.
+
+    Where a network is on several devices (`devices.use_devices`), so many of the first images come once more
+    at the end that their number can be divided by that of devices, as in PyTorch's DistributedSampler.
+
+    Attributes:
+        n_rows: images without those that come again; outputs after so many are to be dropped.
 
     Args:
         images: uint8 array of shape (n_all, height, width, channels), memory-mapped or not.
@@ -41,13 +49,15 @@ class ImageBatches(keras.utils.PyDataset):
         self._sample_weights = sample_weights
         self._batch_size = batch_size
         self._generator = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
-        self._order = np.arange(len(rows))
+        self.n_rows = len(rows)
+        self._n_given = self.n_rows + -self.n_rows % count_devices()
+        self._order = np.resize(np.arange(self.n_rows), self._n_given)
         self._mixup_alpha = mixup_alpha
-        self._shares = np.ones(len(rows))
+        self._shares = np.ones(self._n_given)
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
+        return -(-self._n_given // self._batch_size)
 
     def __getitem__(self, index: int) -> Any:
         part = slice(index * self._batch_size, (index + 1) * self._batch_size)
@@ -64,9 +74,9 @@ class ImageBatches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Draw the next epoch's order, and the shares of its mixtures."""
         if self._generator is not None:
-            self._order = self._generator.permutation(len(self._rows))
+            self._order = np.resize(self._generator.permutation(self.n_rows), self._n_given)
             if self._mixup_alpha:
-                self._shares = self._generator.beta(self._mixup_alpha, self._mixup_alpha, len(self._rows))
+                self._shares = self._generator.beta(self._mixup_alpha, self._mixup_alpha, self._n_given)
 
 
 def mix(

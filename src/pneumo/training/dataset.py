@@ -13,6 +13,7 @@ from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES
 from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.tables import number_classes, read_manifest
+from pneumo.training.devices import use_devices
 from pneumo.training.features import load_or_extract_features
 from pneumo.training.fit import Features, TrainingData, fit_classifier, predict_rows
 from pneumo.training.networks import Classifier, build_classifier
@@ -41,7 +42,11 @@ class Dataset:
     weights_dir: Path
 
     def build_classifier(self, recipe: Recipe, seed: int) -> Classifier:
-        """Build a recipe's network for these images and classes; see `networks.build_classifier`."""
+        """Build a recipe's network for these images and classes, on its devices.
+
+        See `networks.build_classifier`.
+        """
+        use_devices(recipe.devices)
         shape = self.training.images.shape[1:]
         return build_classifier(recipe, shape, self.training.n_classes, seed, self.weights_dir)
 

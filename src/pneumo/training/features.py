@@ -34,7 +34,7 @@ def load_or_extract_features(
     if not path.is_file():
         images = np.load(images_path, mmap_mode="r")
         batches = ImageBatches(images, np.arange(len(images)), batch_size=BATCH_SIZE)
-        features = extractor.predict(batches, verbose=2).astype(np.float32, copy=False)
+        features = extractor.predict(batches, verbose=2)[: len(images)].astype(np.float32, copy=False)
         with write_file(path) as partial, partial.open("wb") as file:
             np.save(file, features)
     return np.load(path, mmap_mode="r")

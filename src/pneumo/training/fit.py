@@ -120,7 +120,7 @@ def predict_probabilities(
     Returns:
         float32 array of shape (n, n_classes); for two classes the model's one output and what it leaves.
     """
-    outputs = model.predict(ImageBatches(inputs, rows, batch_size=batch_size), verbose=0)
+    outputs = model.predict(ImageBatches(inputs, rows, batch_size=batch_size), verbose=0)[: len(rows)]
     if outputs.shape[1] == 1:
         return np.hstack([1 - outputs, outputs])
     return outputs
@@ -191,7 +191,7 @@ def _fit(
         # Targets between the classes have no decision to compare with.
         metrics=None if recipe.mixup_alpha else _build_metrics(data.n_classes),
         # XLA compiles for longer than a run on a CPU takes; JAX cannot do without it.
-        jit_compile=keras.backend.backend() == "jax",
+        jit_compile=recipe.jit_compile or keras.backend.backend() == "jax",
     )
     judges: list[keras.callbacks.Callback] = []
     if len(data.val_rows):

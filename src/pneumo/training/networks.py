@@ -1,5 +1,7 @@
 """Networks in plain Keras: raw uint8 images in, probabilities out."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from pneumo.training.recipe import (
     BACKBONES,
     STEMS,
     Network,
+    Precision,
     Recipe,
     Scaling,
     Weights,
@@ -75,15 +78,51 @@ def build_classifier(
     if image_shape[0] != network.input_size_px:
         plain = keras.layers.Resizing(network.input_size_px, network.input_size_px, antialias=True)(plain)
     augmented = RandomView(recipe.augmentation, seed)(plain)
-    if not network.has_backbone:
-        layers = [keras.layers.Rescaling(1 / 127.5, offset=-1)]
-        if network.stem is not None:
-            plain, augmented = _to_rgb(plain), _to_rgb(augmented)
-            layers = _build_stem(network.stem, network, weights_dir)
-        layers += [*_build_convolutions(network.filters), *_build_output(network, n_classes)]
-        unflipped = keras.Model(inputs, _chain(layers, plain), name=UNFLIPPED)
-        model = _average_flips(unflipped) if recipe.predict_flips else unflipped
-        return Classifier(model, unflipped, keras.Model(inputs, _chain(layers, augmented)))
+    # What comes before the first trained layer is computed in float32, and so are probabilities.
+    to_unit_range = None if network.has_backbone else keras.layers.Rescaling(1 / 127.5, offset=-1)
+    with use_precision(recipe.precision):
+        if to_unit_range is not None:
+            return _build_from_scratch(
+                recipe, n_classes, to_unit_range, inputs, plain, augmented, weights_dir
+            )
+        return _build_on_backbone(recipe, n_classes, inputs, plain, augmented, weights_dir)
+
+
+@contextlib.contextmanager
+def use_precision(precision: Precision) -> Iterator[None]:
+    """Let layers that are built within the block compute in a precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision.value)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _build_from_scratch(
+    recipe: Recipe,
+    n_classes: int,
+    to_unit_range: keras.Layer,
+    inputs: Any,
+    plain: Any,
+    augmented: Any,
+    weights_dir: Path,
+) -> Classifier:
+    network = recipe.network
+    layers = [to_unit_range]
+    if network.stem is not None:
+        plain, augmented = _to_rgb(plain), _to_rgb(augmented)
+        layers = _build_stem(network.stem, network, weights_dir)
+    layers += [*_build_convolutions(network.filters), *_build_output(recipe, n_classes)]
+    unflipped = keras.Model(inputs, _chain(layers, plain), name=UNFLIPPED)
+    model = _average_flips(unflipped) if recipe.predict_flips else unflipped
+    return Classifier(model, unflipped, keras.Model(inputs, _chain(layers, augmented)))
+
+
+def _build_on_backbone(
+    recipe: Recipe, n_classes: int, inputs: Any, plain: Any, augmented: Any, weights_dir: Path
+) -> Classifier:
+    network = recipe.network
     scaling = build_scaling(BACKBONES[network.name].scaling)
     backbone = build_backbone(network, weights_dir)
     pooling = keras.layers.GlobalAveragePooling2D(name="features")
@@ -93,7 +132,7 @@ def build_classifier(
 
     features = extract(plain)
     head_inputs = keras.Input(features.shape[1:])
-    head = keras.Model(head_inputs, _chain(_build_output(network, n_classes), head_inputs), name="head")
+    head = keras.Model(head_inputs, _chain(_build_output(recipe, n_classes), head_inputs), name="head")
     unflipped = keras.Model(inputs, head(features), name=UNFLIPPED)
     return Classifier(
         _average_flips(unflipped) if recipe.predict_flips else unflipped,
@@ -112,13 +151,14 @@ def build_scaling(scaling: Scaling) -> keras.Layer:
         Layer from and to float images of shape (n, height, width, 3), values 0 to 255 before.
     """
     if scaling is Scaling.INSIDE:
-        return keras.layers.Rescaling(1.0)
+        return keras.layers.Rescaling(1.0, dtype="float32")
     if scaling is Scaling.TO_UNIT_RANGE:
-        return keras.layers.Rescaling(1 / 127.5, offset=-1)
+        return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32")
     if scaling is Scaling.BY_IMAGENET_MEAN:  # in grey images, blue before red is a matter of the means alone
-        return keras.layers.Rescaling(1.0, offset=(-IMAGENET_MEAN_BGR).tolist())
+        return keras.layers.Rescaling(1.0, offset=(-IMAGENET_MEAN_BGR).tolist(), dtype="float32")
     scale = 1 / (255 * IMAGENET_STD)
-    return keras.layers.Rescaling(scale.tolist(), offset=(-IMAGENET_MEAN / IMAGENET_STD).tolist())
+    offset = -IMAGENET_MEAN / IMAGENET_STD
+    return keras.layers.Rescaling(scale.tolist(), offset=offset.tolist(), dtype="float32")
 
 
 def build_backbone(network: Network, weights_dir: Path) -> keras.Model:
@@ -193,7 +233,9 @@ def _cut(whole: keras.Model, network: Network) -> keras.Model:
 def _average_flips(unflipped: keras.Model) -> keras.Model:
     images = keras.Input(unflipped.input.shape[1:], dtype="uint8", name="image")
     mirrored = keras.ops.flip(images, axis=2)
-    return keras.Model(images, keras.layers.Average()([unflipped(images), unflipped(mirrored)]))
+    return keras.Model(
+        images, keras.layers.Average(dtype="float32")([unflipped(images), unflipped(mirrored)])
+    )
 
 
 def _build_stem(name: str, network: Network, weights_dir: Path) -> list[keras.Layer]:
@@ -211,17 +253,18 @@ def _build_convolutions(filters: list[int]) -> list[keras.Layer]:
     return [*layers, keras.layers.Flatten()]
 
 
-def _build_output(network: Network, n_classes: int) -> list[keras.Layer]:
+def _build_output(recipe: Recipe, n_classes: int) -> list[keras.Layer]:
+    network = recipe.network
     layers = [keras.layers.Dense(n_units, activation="relu") for n_units in network.units]
     if network.dropout:
         layers.append(keras.layers.Dropout(network.dropout))
     if n_classes == 2:
-        return [*layers, keras.layers.Dense(1, activation="sigmoid", name="probability")]
-    return [*layers, keras.layers.Dense(n_classes, activation="softmax", name="probability")]
+        return [*layers, keras.layers.Dense(1, activation="sigmoid", name="probability", dtype="float32")]
+    return [*layers, keras.layers.Dense(n_classes, activation="softmax", name="probability", dtype="float32")]
 
 
 def _to_rgb(x: Any) -> Any:
-    return keras.layers.Concatenate()([x, x, x])
+    return keras.layers.Concatenate(dtype="float32")([x, x, x])
 
 
 def _chain(layers: list[keras.Layer], x: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from pneumo.base.artifacts import hash_file
+from pneumo.training.devices import describe_determinism, find_device
 
 _PACKAGES = ("keras", "numpy", "opencv-python-headless", "pneumo")
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -18,7 +19,7 @@ def describe_environment() -> dict[str, Any]:
 
     Returns:
         `versions` (package -> version, Python and the backend among them), `backend`, `device` (the first one
-        that Keras lists, e.g. `cpu:0`) and `processor` (its model name).
+        that Keras lists, e.g. `cpu:0`), `processor` (its model name) and `determinism` (a sentence).
     """
     backend = keras.backend.backend()
     versions = {name: version(name) for name in sorted((*_PACKAGES, backend))}
@@ -27,13 +28,8 @@ def describe_environment() -> dict[str, Any]:
         "backend": backend,
         "device": find_device(),
         "processor": find_processor(),
+        "determinism": describe_determinism(),
     }
-
-
-def find_device() -> str:
-    """Return the device that training uses, in Keras's words, e.g. `cpu:0` or `gpu:0`."""
-    devices = keras.distribution.list_devices()
-    return next((name for name in devices if not name.startswith("cpu")), devices[0])
 
 
 def find_processor() -> str:

@@ -89,6 +89,14 @@ class Schedule(Enum):
     one_cycle = "one_cycle"
 
 
+class Precision(Enum):
+    """A dtype policy of Keras; the mixed ones compute in 16 bits and keep variables and outputs in float32."""
+
+    float32 = "float32"
+    mixed_bfloat16 = "mixed_bfloat16"
+    mixed_float16 = "mixed_float16"
+
+
 class Monitor(Enum):
     """The validation metric whose best epoch is kept."""
 
@@ -322,6 +330,10 @@ class Recipe:
         refit: train on validation images too, for a number of epochs that is fixed; null does not.
         threads: of an operation on a CPU. The bytes of a run depend on their number, so it is the recipe's
             and not the machine's; runs at the same time use the other cores.
+        precision: in which the network computes.
+        jit_compile: compile each step with XLA, which takes minutes and pays on a GPU; JAX always does.
+        devices: on which each batch is divided, of those that JAX lists. Like threads, their number is the
+            recipe's, as sums over parts of a batch are others.
         test_seen: how often somebody has seen a test score of this recipe or of one that it was made from,
             before it was chosen.
     """
@@ -339,6 +351,9 @@ class Recipe:
     predict_flips: bool = False
     refit: Refit | None = None
     threads: int = 1
+    precision: Precision = Precision.float32
+    jit_compile: bool = False
+    devices: int = 1
     test_seen: int = 0
 
     def __post_init__(self) -> None:
@@ -371,6 +386,12 @@ class Recipe:
             self.predict_flips,
         )
         expect(self.threads >= 1, "threads", "1 or more", self.threads)
+        expect(
+            self.devices >= 1 and self.batch_size % self.devices == 0,
+            "devices",
+            f"1 or more, by which batch_size, {self.batch_size}, can be divided",
+            self.devices,
+        )
         expect(self.mixup_alpha >= 0, "mixup_alpha", "0 or more", self.mixup_alpha)
         expect(self.test_seen >= 0, "test_seen", "0 or more", self.test_seen)
 

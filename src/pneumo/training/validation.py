@@ -23,11 +23,12 @@ class Validation(keras.callbacks.Callback):
         super().__init__()
         self._batches = batches
         self._loss = loss
-        self._targets = np.concatenate([batches[i][1] for i in range(len(batches))])
+        targets = np.concatenate([batches[i][1] for i in range(len(batches))])
+        self._targets = targets[: batches.n_rows]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Predict the validation images and add their metrics."""
-        outputs = self.model.predict(self._batches, verbose=0)
+        outputs = self.model.predict(self._batches, verbose=0)[: self._batches.n_rows]
         if logs is not None:
             logs["val_loss"] = float(self._loss(self._targets, outputs))
             logs["val_auc"] = compute_auc(self._targets, outputs)
