@@ -1,0 +1,45 @@
+"""Committed reports are what the code writes from what is packed beside them."""
+
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from import_graph import ROOT
+from pneumo.base.paths import pack_path
+from pneumo.commands.remake import remake
+
+PACKED = sorted(path.parent.name for path in (ROOT / "reports").glob(f"*/{pack_path('x').name}"))
+NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
+TEXT_SUFFIXES = (".html", ".md", ".json")
+
+
+def list_files(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("experiment", PACKED)
+def test_a_committed_report_is_what_the_code_writes(experiment, tmp_path, monkeypatch):
+    """Other processors give other last digits, so numbers of tables may differ a little, and those of texts."""
+    monkeypatch.chdir(ROOT)
+    committed, made = ROOT / "reports" / experiment, tmp_path / experiment
+    made.mkdir()
+    shutil.copy(committed / "seconds.csv", made)
+    remake(experiment, made)
+    own = {"runs", "explanations", "external", "inputs.tar.xz", "report.pdf"}  # not written by `compare`
+    expected = [path for path in list_files(committed) if path.parts[0] not in own]
+    assert list_files(made) == expected
+    for path in expected:
+        if path.suffix == ".csv":
+            pd.testing.assert_frame_equal(
+                pd.read_csv(made / path), pd.read_csv(committed / path), rtol=1e-3, atol=1e-4, obj=str(path)
+            )
+        elif path.suffix in TEXT_SUFFIXES:
+            texts = [NUMBER.sub("0", (folder / path).read_text()) for folder in (made, committed)]
+            assert texts[0] == texts[1], f"{path} is older than the code that writes it: run `make reports`"
+
+
+def test_the_real_images_report_is_packed():
+    assert "chest_xray" in PACKED
