@@ -130,3 +130,15 @@ def test_extrapolation_counts_once_what_happens_once():
     assert timing.total_s == pytest.approx(17.3)
     recipe = SimpleNamespace(phases={"fit": SimpleNamespace(epochs=10)})
     assert timing.extrapolate(recipe, scale=3) == pytest.approx(1 + 3 * 4 + 3.9 + 63)
+
+
+@pytest.mark.slow
+def test_gpu(tmp_path):
+    options = ("--n-images", 8, "--size-px", 32, "--batch-size", 4, "--epochs", 1, "--cpu")
+    table, result = run_benchmark("gpu", *options, output=tmp_path / "result.json")
+    assert list(result) == ["MobileNet 0.75", "DenseNet121"]
+    for row in result.values():
+        assert row["images_per_s"] > 0
+        assert 0 <= row["input_share"] < 1
+        assert row["ratio_to_cpu"] == pytest.approx(row["images_per_s"] / row["cpu"]["images_per_s"])
+    assert table.count("\n") == 4
