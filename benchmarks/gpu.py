@@ -116,7 +116,7 @@ def fix_batch(batches: Any) -> Any:
         def __len__(self) -> int:
             return len(batches)
 
-        def __getitem__(self, index: int) -> Any:  # noqa: ARG002
+        def __getitem__(self, index: int) -> Any:
             return first
 
     first = batches[0]
@@ -145,9 +145,8 @@ def format_table(result: dict[str, dict[str, Any]]) -> str:
         memory = "-" if row["device_memory_mb"] is None else f"{row['device_memory_mb']:.0f} MB"
         ratio = "-" if row["ratio_to_cpu"] is None else f"{row['ratio_to_cpu']:.1f}"
         device = f"{row['backend']}, {row['device']}"
-        lines.append(
-            f"| {name} | {device} | {row['images_per_s']:.1f} | {row['input_share']:.1%} | {memory} | {ratio} |"
-        )
+        cells = [name, device, f"{row['images_per_s']:.1f}", f"{row['input_share']:.1%}", memory, ratio]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

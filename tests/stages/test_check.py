@@ -281,3 +281,14 @@ def test_missing_files_of_conf_are_named(capsys, group, name):
 def test_check_names_what_is_wrong(capsys, old, new, parts):
     replace_params(old, new)
     expect_error(capsys, *parts)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("gpu:0", "training uses gpu:0"), ("cpu:0", "warning: training uses the CPU, though an NVIDIA driver")],
+)
+def test_the_device_is_said_where_there_is_a_driver(tmp_path, monkeypatch, device, said):
+    assert check.describe_device() == "training uses the CPU: no NVIDIA driver was found"
+    monkeypatch.setattr(check, "NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr("pneumo.training.devices.find_device", lambda: device)
+    assert check.describe_device().startswith(said)
