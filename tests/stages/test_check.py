@@ -89,6 +89,7 @@ def test_check_says_what_would_run(capsys):
         "combo trim_clahe: trim -> resize -> clahe",
         "model dense: dense, random weights",
         "model mobilenet_frozen: mobilenet075, ImageNet weights that Keras downloads",
+        "training uses the CPU: no NVIDIA driver was found",
         "12 runs, report in reports/small/",
     ]
 
