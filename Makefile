@@ -1,12 +1,17 @@
 # make repro runs the pipeline, make test runs the tests; both install what they need into .venv first.
 # make repro EXPERIMENT=name runs a file of conf/experiment/; an own params.yaml is kept there first.
+# make repro GPU=1 installs TensorFlow with CUDA as well, GPU=jax installs JAX with CUDA and trains with it.
 # dvc repro gives the same, one stage after the other.
 PYTHON ?= python3
 EXPERIMENT ?=
+GPU ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+ifeq ($(GPU),jax)
+export KERAS_BACKEND := jax
+endif
 
 .PHONY: repro serve predict reports test test-ci test-all lint format lock earlier-systems browser postgresql clean
-repro: .venv/.installed
+repro: .venv/.installed $(if $(GPU),.venv/.installed-gpu-$(GPU))
 	$(if $(EXPERIMENT),pneumo use $(EXPERIMENT))
 	pneumo check
 	pneumo sweep
@@ -63,4 +68,13 @@ clean:
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The versions of requirements.lock stay; what CUDA needs beside them is not locked.
+.venv/.installed-gpu-1: .venv/.installed
+	.venv/bin/python -m pip install --quiet --no-build-isolation --editable ".[gpu]"
+	touch $@
+
+.venv/.installed-gpu-jax: .venv/.installed
+	.venv/bin/python -m pip install --quiet --no-build-isolation --editable ".[gpu-jax]"
 	touch $@

@@ -143,3 +143,15 @@ def test_scale(tmp_path):
         assert measured["seconds"] > 0
         assert 20 < measured["peak_mb"] < 3000
     assert "predictions.csv" in table
+
+
+@pytest.mark.slow
+def test_gpu(tmp_path):
+    options = ("--n-images", 8, "--size-px", 32, "--batch-size", 4, "--epochs", 1, "--cpu")
+    table, result = run_benchmark("gpu", *options, output=tmp_path / "result.json")
+    assert list(result) == ["MobileNet 0.75", "DenseNet121"]
+    for row in result.values():
+        assert row["images_per_s"] > 0
+        assert 0 <= row["input_share"] < 1
+        assert row["ratio_to_cpu"] == pytest.approx(row["images_per_s"] / row["cpu"]["images_per_s"])
+    assert table.count("\n") == 4

@@ -90,6 +90,7 @@ def test_check_says_what_would_run(capsys):
         "combo trim_clahe: trim -> resize -> clahe",
         "model dense: dense, random weights",
         "model mobilenet_frozen: mobilenet075, ImageNet weights that Keras downloads",
+        "training uses the CPU: no NVIDIA driver was found",
         "12 runs, report in reports/small/",
     ]
 
@@ -282,3 +283,14 @@ def test_missing_files_of_conf_are_named(capsys, group, name):
 def test_check_names_what_is_wrong(capsys, old, new, parts):
     replace_params(old, new)
     expect_error(capsys, *parts)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("gpu:0", "training uses gpu:0"), ("cpu:0", "warning: training uses the CPU, though an NVIDIA driver")],
+)
+def test_the_device_is_said_where_there_is_a_driver(tmp_path, monkeypatch, device, said):
+    assert check.describe_device() == "training uses the CPU: no NVIDIA driver was found"
+    monkeypatch.setattr(check, "NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr("pneumo.training.devices.find_device", lambda: device)
+    assert check.describe_device().startswith(said)

@@ -6,7 +6,9 @@ from pathlib import Path
 from pneumo.base.artifacts import write_text
 from pneumo.base.config import Params, build, load_group
 from pneumo.base.errors import PneumoError
+from pneumo.base.messages import hold_messages
 from pneumo.base.paths import CHECKED_PATH
+from pneumo.base.reproducibility import NVIDIA_DRIVER
 from pneumo.data.inventory import describe_external, describe_source
 from pneumo.data.sources import load_source, table
 from pneumo.preprocessing.combo import Step, find_equal_combos, find_ineffective_limits, parse_combo
@@ -36,6 +38,7 @@ def run(params: Params) -> None:
         lines.append(f"model {model}: {network.name}, {describe_weights(network, Path(params.weights_dir))}")
     for name, path in params.external.items():
         lines.append(f"external test set {name}: {describe_external(name, Path(path).expanduser())}")
+    lines.append(describe_device())
     lines.append(f"{len(params.runs)} runs, report in reports/{params.experiment}/")
     write_text(CHECKED_PATH, "checked\n")  # always the same, so that no later stage runs because of it
     print("\n".join(lines))
@@ -68,3 +71,20 @@ def describe_weights(network: Network, weights_dir: Path) -> str:
         return "random weights"
     path = find_weights(network.pretrained, weights_dir, network.pretrained_ends_at)
     return str(path) if path else "ImageNet weights that Keras downloads"
+
+
+def describe_device() -> str:
+    """Say on what training will compute."""
+    if not NVIDIA_DRIVER.exists():
+        return "training uses the CPU: no NVIDIA driver was found"
+    # Keras takes seconds to import, and without a driver there is nothing to ask it.
+    with hold_messages():
+        from pneumo.training.devices import find_device
+
+    device = find_device()
+    if device.startswith("cpu"):
+        return (
+            "warning: training uses the CPU, though an NVIDIA driver was found: the backend was installed "
+            "without CUDA, see docs/scaling.md"
+        )
+    return f"training uses {device}"

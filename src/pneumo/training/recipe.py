@@ -90,7 +90,7 @@ class Schedule(Enum):
 
 
 class Precision(Enum):
-    """A dtype policy of Keras; the mixed ones compute in 16 bits and keep variables and outputs in 32."""
+    """A dtype policy of Keras; the mixed ones compute in 16 bits, with variables and outputs in float32."""
 
     float32 = "float32"
     mixed_bfloat16 = "mixed_bfloat16"
