@@ -22,7 +22,7 @@ def list_files(folder):
 @pytest.mark.promise
 @pytest.mark.parametrize("experiment", PACKED)
 def test_a_committed_report_is_what_the_code_writes(experiment, tmp_path, monkeypatch):
-    """Another processor gives other last digits: numbers of tables may differ a little, those of texts too."""
+    """Another processor gives other last digits: numbers of tables may differ a bit, those of texts too."""
     monkeypatch.chdir(ROOT)
     committed, made = ROOT / "reports" / experiment, tmp_path / experiment
     made.mkdir()
