@@ -140,13 +140,19 @@ def test_calls_on_a_cluster(tmp_path):
 
 
 @pytest.mark.usefixtures("work_here")
-def test_no_cluster_at_the_address_is_named(tmp_path):
+def test_no_cluster_at_the_address_is_named(tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    with (
-        LocalEngine(1, tmp_path) as here,
-        pytest.raises(PneumoError, match="--address: Expected a running Ray"),
-    ):
-        RayEngine("auto", here, tmp_path)
+
+    def fail(*_, **__):
+        raise ConnectionError("ray client\nconnection timeout")
+
+    monkeypatch.setattr("ray.init", fail)  # which takes half a minute to give up
+    expected = (
+        "--address: Expected a running Ray cluster at ray://gone:1. Received: ray client connection timeout"
+    )
+    with LocalEngine(1, tmp_path) as here, pytest.raises(PneumoError) as error:
+        RayEngine("ray://gone:1", here, tmp_path)
+    assert str(error.value) == expected
 
 
 @pytest.mark.usefixtures("work_here")
