@@ -55,8 +55,8 @@ params = yaml.safe_load(Path("conf/experiment/demo.yaml").read_text())
 params |= {
     "experiment": "walkthrough",
     "data": params["data"] | {"n_train": 300, "n_val": 16, "n_test": 100},
-    "combos": {"raw": [], "edges": ["sobel"]},
-    "models": {"cnn": {"phases": {"fit": {"epochs": 8}}}},
+    "combos": {"raw": [], "equalize": ["equalize"]},
+    "models": {"cnn": {"phases": {"fit": {"epochs": 10, "patience": 10}}}},
     "seeds": [0],
 }
 Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
