@@ -166,6 +166,7 @@ def test_files_are_decoded_while_the_network_runs(exported, monkeypatch):
     predictor = load(exported, ONNX)
     path = next((exported / "data/raw/phantom/test/NORMAL").iterdir())
     pause_s, n_batches = 0.3, 4
+    paths = [path] * BATCH_SIZE * n_batches
     decode, judge = predictor.preprocess, predictor.judge
 
     def decode_slowly(data):
@@ -178,10 +179,20 @@ def test_files_are_decoded_while_the_network_runs(exported, monkeypatch):
 
     monkeypatch.setattr(predictor, "preprocess", decode_slowly)
     monkeypatch.setattr(predictor, "judge", judge_slowly)
-    start = time.perf_counter()
-    assert len(list(predictor.predict([path] * BATCH_SIZE * n_batches))) == BATCH_SIZE * n_batches
-    seconds = time.perf_counter() - start
-    assert seconds < pause_s * n_batches * 1.7  # one after the other it would be twice as long
+
+    def predict_one_after_the_other():
+        with ThreadPoolExecutor(predictor_module.os.cpu_count()) as pool:
+            images = list(pool.map(lambda each: predictor.preprocess(each.read_bytes()), paths))
+        for start in range(0, len(images), BATCH_SIZE):
+            predictor.judge(np.stack(images[start : start + BATCH_SIZE]))
+
+    def measure(function):
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+
+    # Side by side, so that a busy machine slows both.
+    assert measure(lambda: list(predictor.predict(paths))) < 0.85 * measure(predict_one_after_the_other)
 
 
 def test_formats_are_chosen_by_what_is_there(exported, monkeypatch):
