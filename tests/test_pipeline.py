@@ -247,10 +247,10 @@ def test_jax_trains_and_predicts_where_tensorflow_cannot_be_imported(project, mo
     project.run("pneumo", "export", model, "--run", "clahe/dense/0")
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     pneumo = [sys.executable, "-c", WITHOUT_TENSORFLOW]
-    predicted = project.run(*pneumo, "predict", model, image).stdout.splitlines()[-1]
+    predicted = project.run(*pneumo, "predict", image, "--model", model).stdout.splitlines()[-1]
     metrics = json.loads((project.root / "reports/tiny/runs/clahe/dense/0/metrics.json").read_text())
     raw = trained_with_tensorflow[["p_normal", "p_pneumonia"]].to_numpy()[:1]
-    assert f"pneumonia {scale_temperature(raw, metrics['temperature'])[0, 1]:.3f}," in predicted
+    assert f"pneumonia {scale_temperature(raw, metrics['temperature'])[0, 1]:.3f}, threshold" in predicted
 
     project.run(*pneumo, "train", "--combo", "clahe", "--model", "dense", "--seed", "0")
     trained_with_jax = project.read_csv("models/tiny/clahe/dense/0/predictions.csv")
