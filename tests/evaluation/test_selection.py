@@ -25,8 +25,13 @@ def make_runs(n=N):
 
 def make_stress(runs, mean, worst):
     tables = [
-        runs[["combo", "model", "seed"]].assign(change=change, roc_auc=values)
-        for change, values in (("none", 0.5), ("darker", 0.4), ("mean", mean), ("worst", worst))
+        runs[["combo", "model", "seed"]].assign(change=change, roc_auc=values, balanced_accuracy=-values)
+        for change, values in (
+            ("none", runs["roc_auc"]),
+            ("darker", runs["roc_auc"]),
+            ("mean", mean),
+            ("worst", worst),
+        )
     ]
     return pd.concat(tables).sample(frac=1, random_state=0)  # their order must not matter
 
@@ -44,6 +49,7 @@ def test_correlations_are_spearman_s():
         "plain": pytest.approx(spearmanr(runs["val_roc_auc"], runs["roc_auc"]).statistic),
         "stressed, mean": pytest.approx(1),
         "stressed, worst": pytest.approx(-1),
+        "stressed, mean balanced accuracy": pytest.approx(-1),
     }
 
 

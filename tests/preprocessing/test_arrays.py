@@ -7,6 +7,7 @@ from pneumo.data.decoding import UnreadableImageError
 from pneumo.preprocessing.arrays import (
     N_IN_FLIGHT,
     N_SAMPLES,
+    SAMPLE_SIZE_PX,
     draw_samples,
     find_identical_images,
     write_images,
@@ -89,3 +90,13 @@ def test_samples_are_training_images_of_each_subtype_by_hash():
     assert (samples.dtype, samples.shape) == (np.uint8, (2, N_SAMPLES, 3, 3))
     assert samples[..., 0, 0].tolist() == [[3, 5], [0, 0]]
     assert (samples == samples[..., :1, :1]).all()
+
+
+def test_samples_of_large_images_are_small():
+    manifest = pd.DataFrame([("train", "normal", "a")], columns=["split", "subtype", "sha256"])
+    images = np.zeros((1, 2 * SAMPLE_SIZE_PX, 2 * SAMPLE_SIZE_PX, 1), np.uint8)
+    images[0, :SAMPLE_SIZE_PX] = 100
+    (row,) = draw_samples(images, manifest)
+    assert row.shape == (N_SAMPLES, SAMPLE_SIZE_PX, SAMPLE_SIZE_PX)
+    assert (row[0, : SAMPLE_SIZE_PX // 2] == 100).all()
+    assert not row[0, SAMPLE_SIZE_PX // 2 :].any()

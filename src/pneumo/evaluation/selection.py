@@ -3,8 +3,13 @@
 import pandas as pd
 
 MIN_RUNS = 5  # fewer say nothing
-# What a run could be chosen by: plain validation, and the mean and the worst of changed validation images.
-CRITERIA = {"plain": "val_roc_auc", "stressed, mean": "mean", "stressed, worst": "worst"}
+# What a run could be chosen by: plain validation, or the mean or the worst over changed validation images.
+CRITERIA = {
+    "plain": None,
+    "stressed, mean": ("mean", "roc_auc"),
+    "stressed, worst": ("worst", "roc_auc"),
+    "stressed, mean balanced accuracy": ("mean", "balanced_accuracy"),
+}
 COLUMNS = ("criterion", "n_runs", "rank_correlation")
 _KEY = ["combo", "model", "seed"]
 
@@ -14,20 +19,23 @@ def correlate_with_test(runs: pd.DataFrame, stress: pd.DataFrame) -> pd.DataFram
 
     Args:
         runs: `combo`, `model`, `seed`, `val_roc_auc` and `roc_auc`, a row a run.
-        stress: `combo`, `model`, `seed`, `change` and `roc_auc` on changed validation images.
+        stress: `combo`, `model`, `seed`, `change`, `roc_auc` and `balanced_accuracy` on changed validation
+            images.
 
     Returns:
         One row for each of CRITERIA: `criterion`; `n_runs`, those whose scores on changed images are known,
         the same for all; and `rank_correlation`, Spearman's, nan for fewer than MIN_RUNS runs or where one
         side is constant.
     """
-    known = runs.set_index(_KEY)[["val_roc_auc", "roc_auc"]]
-    for change in ("mean", "worst"):
-        of_change = stress[stress["change"] == change].set_index(_KEY)["roc_auc"]
-        known = known.join(of_change.rename(change), how="inner")
+    known = runs.set_index(_KEY)[["val_roc_auc", "roc_auc"]].rename(columns={"val_roc_auc": "plain"})
+    for criterion, source in CRITERIA.items():
+        if source is not None:
+            change, metric = source
+            of_change = stress[stress["change"] == change].set_index(_KEY)[metric]
+            known = known.join(of_change.rename(criterion), how="inner")
     rows = [
-        (criterion, len(known), _correlate_ranks(known[column], known["roc_auc"]))
-        for criterion, column in CRITERIA.items()
+        (criterion, len(known), _correlate_ranks(known[criterion], known["roc_auc"]))
+        for criterion in CRITERIA
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -19,6 +19,7 @@ from pneumo.preprocessing.steps import Image
 # Images that are preprocessed before any of them is written: this bounds memory for any number of images.
 N_IN_FLIGHT = 256
 N_SAMPLES = 2  # of each subtype, for people to look at
+SAMPLE_SIZE_PX = 144
 
 
 def write_images(paths: list[str], steps: list[Step], target: Path, name: str = "preprocess") -> None:
@@ -54,13 +55,16 @@ def draw_samples(images: npt.NDArray[np.uint8], manifest: pd.DataFrame) -> npt.N
         manifest: with `split`, `subtype` and `sha256`.
 
     Returns:
-        uint8 array of shape (n_subtypes, N_SAMPLES, size_px, size_px), rows as of
+        uint8 array of shape (n_subtypes, N_SAMPLES, side, side), SAMPLE_SIZE_PX a side at most, rows as of
         `data.exploration.list_train_subtypes`; black where a subtype has fewer than N_SAMPLES images.
     """
-    chosen = choose_samples(manifest, N_SAMPLES)
-    samples = np.zeros((len(chosen), N_SAMPLES, *images.shape[1:3]), np.uint8)
+    chosen, side = choose_samples(manifest, N_SAMPLES), min(images.shape[1], SAMPLE_SIZE_PX)
+    samples = np.zeros((len(chosen), N_SAMPLES, side, side), np.uint8)
     for row, places in enumerate(chosen):
-        samples[row, : len(places)] = images[places, ..., 0]
+        for column, place in enumerate(places):
+            samples[row, column] = cv2.resize(
+                images[place, ..., 0], (side, side), interpolation=cv2.INTER_AREA
+            )
     return samples
 
 
