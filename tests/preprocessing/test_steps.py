@@ -1,6 +1,8 @@
 import inspect
+import math
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -573,3 +575,33 @@ def test_a_combo_that_cannot_work_is_refused(steps, parts):
         parse_combo("x", steps, 32)
     for part in parts:
         assert part in str(error.value)
+
+
+def test_sobel_is_the_magnitude_of_the_gradient_to_the_last_level():
+    # Along the edges of blocks the magnitude is a whole number of levels, which an approximate root misses.
+    image = np.kron(random_image(30, 40), np.ones((4, 4), np.uint8))
+    padded = np.pad(image.astype(int), 1, mode="reflect")
+    rows, columns = image.shape
+
+    def shift(down, right):
+        return padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+
+    across = sum(weight * (shift(down, 1) - shift(down, -1)) for down, weight in ((-1, 1), (0, 2), (1, 1)))
+    along = sum(weight * (shift(1, right) - shift(-1, right)) for right, weight in ((-1, 1), (0, 2), (1, 1)))
+    squares = (across**2 + along**2).ravel().tolist()
+    expected = [min(math.isqrt(square) // 4, 255) for square in squares]
+    np.testing.assert_array_equal(steps.sobel(image).ravel(), expected)
+
+
+@pytest.mark.parametrize("name", sorted(steps.FUNCTIONS))
+def test_a_step_gives_the_same_image_in_every_thread(name):
+    """`preprocess` runs steps in threads; OpenCV's own functions need not give the same in each."""
+    images = [np.kron(random_image(50 + n, 60 + n, seed=n), np.ones((4, 4), np.uint8)) for n in range(32)]
+
+    def run(image):
+        return steps.FUNCTIONS[name](image, **NEEDED.get(name, {})).tobytes()
+
+    expected = [run(image) for image in images]
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(run, images)) == expected
