@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pneumo.base.artifacts import write_json
+from pneumo.base.reproducibility import limit_blas_threads
 from pneumo.data.decoding import IMAGE_SUFFIXES
 from pneumo.prediction.bundle import Bundle
 from pneumo.prediction.predictor import BATCH_SIZE, Predictor, load_networks
@@ -26,6 +28,7 @@ BYTES_PER_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 def main() -> None:
     """Measure, print a table and write it as JSON where asked to."""
+    limit_blas_threads()  # as the command line does; the processes that measure are begun after this
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="a bundle, best with its network in Keras and ONNX")
     parser.add_argument("folder", type=Path, help="image files, at any depth")
@@ -41,7 +44,7 @@ def main() -> None:
     # Memory first: Linux hands this process's own peak down to the children it starts.
     for_memory = repeat(found, args.n_for_memory)
     memory_mb = {suffix: measure_peak_memory(args.model, suffix, for_memory) for suffix in formats}
-    timed = time_formats(args.model, formats, repeat(found, args.n_images), args.rounds)
+    timed = run_alone(time_formats, args.model, formats, repeat(found, args.n_images), args.rounds)
     print(
         f"\n{args.n_images} images a round, {os.cpu_count()} CPUs, {args.rounds} rounds; images/s are medians"
     )
@@ -113,6 +116,12 @@ def summarize(n_images: int, pairs: list[tuple[float, float]]) -> dict[str, floa
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
     }
+
+
+def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a new process, which `limit_blas_threads` reaches."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def measure_peak_memory(model: Path, suffix: str, paths: list[Path]) -> float:
