@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -180,6 +182,21 @@ def test_a_trial_is_scored_by_the_weights_that_training_keeps(monitor, keep_best
     )
     recipe = SimpleNamespace(monitor=Monitor(monitor), keep_best=keep_best)
     assert score_history(history, recipe) == expected
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # ask by itself gives no sign of life
+def test_no_two_workers_take_the_same_trial(url):
+    def take(study):
+        barrier.wait()
+        return [study.ask().number for _ in range(n_trials // n_workers)]
+
+    n_trials, n_workers = 20, 4
+    barrier = threading.Barrier(n_workers)
+    search_settings = Search(n_trials, RANGES)
+    studies = [search.open_study("study", url, "max", search_settings, 0) for _ in range(n_workers)]
+    with ThreadPoolExecutor(n_workers) as pool:
+        taken = [number for numbers in pool.map(take, studies) for number in numbers]
+    assert sorted(taken) == list(range(n_trials))
 
 
 def test_a_place_filled_twice_is_run_once(url):

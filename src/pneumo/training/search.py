@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage
@@ -164,6 +165,10 @@ def open_study(
             )
         except Exception as error:  # every database's driver has errors of its own
             raise PneumoError(f"--storage: Expected a database at {url}. Received: {error}") from error
+    if storage.engine.dialect.name == "sqlite":
+        # SQLite does not lock the row that a worker reads before it takes the trial: without this, two
+        # workers that read it at the same moment both run it.
+        sqlalchemy.event.listen(storage.engine, "begin", _lock_database)
     study = optuna.create_study(
         study_name=name,
         storage=storage,
@@ -243,6 +248,10 @@ def rank_parameters(study: optuna.Study) -> dict[str, float]:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def _lock_database(connection: sqlalchemy.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _has_place(trial: FrozenTrial, place: int) -> bool:
