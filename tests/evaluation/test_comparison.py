@@ -27,6 +27,7 @@ from pneumo.evaluation.comparison import (
 )
 from pneumo.evaluation.metrics import score_binary, tabulate_roc
 from pneumo.evaluation.predictions import select_scores
+from pneumo.evaluation.selection import NO_STRESS, add_stress
 
 
 def result(val_roc_auc=0.9, at_half=True, **test):
@@ -38,8 +39,8 @@ def result(val_roc_auc=0.9, at_half=True, **test):
     return content | ({"test_at_0.5": scores} if at_half else {})
 
 
-def rank(results):
-    return rank_runs(tabulate_runs(results))
+def rank(results, stress=NO_STRESS):
+    return rank_runs(add_stress(tabulate_runs(results), stress))
 
 
 # Runs
@@ -70,6 +71,26 @@ def test_validation_decides_the_order_not_the_test_set():
     )
     assert table["combo"].tolist() == ["best_on_val", "between", "best_on_test"]
     assert table["roc_auc"].tolist() == [0.70, 0.85, 0.99]
+
+
+def tabulate_stress(scores):
+    rows = [(*key, "mean", value) for key, value in scores.items()]
+    return pd.DataFrame(rows, columns=["combo", "model", "seed", "change", "roc_auc"])
+
+
+def test_changed_validation_images_decide_the_order_once_all_runs_were_tried_on_them():
+    results = {
+        (combo, "cnn", seed): result(val)
+        for combo, val in (("a", 0.9), ("b", 0.8), ("c", 0.7))
+        for seed in (0, 1)
+    }
+    stress = tabulate_stress({key: {"a": 0.5, "b": 0.6, "c": 0.9}[key[0]] + key[2] / 10 for key in results})
+    table = rank(results, stress)
+    assert table["combo"].tolist() == ["c", "b", "a"]
+    assert table["stress_roc_auc"].tolist() == pytest.approx([0.95, 0.65, 0.55])
+    one_missing = rank(results, stress.iloc[:-1])
+    assert one_missing["combo"].tolist() == ["a", "b", "c"]
+    assert one_missing["stress_roc_auc"].tolist() == pytest.approx([0.55, 0.65, np.nan], nan_ok=True)
 
 
 def test_seeds_are_averaged():
@@ -323,7 +344,10 @@ def test_intervals_of_runs_and_means():
     for key, run in runs.items():
         row = (table["combo"] == key[0]) & (table["seed"] == key[2])
         table.loc[row, "roc_auc"] = score_binary(run.y_true, run.probabilities[:, 1])["roc_auc"]
-    of_runs, of_means = add_run_intervals(table, draws), add_mean_intervals(rank_runs(table), draws)
+    of_runs, of_means = (
+        add_run_intervals(table, draws),
+        add_mean_intervals(rank_runs(add_stress(table, NO_STRESS)), draws),
+    )
     for frame in (of_runs, of_means):
         assert (frame["roc_auc_low"] <= frame["roc_auc"]).all()
         assert (frame["roc_auc"] <= frame["roc_auc_high"]).all()

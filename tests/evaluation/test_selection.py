@@ -5,7 +5,17 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from pneumo.evaluation.selection import COLUMNS, CRITERIA, MIN_RUNS, correlate_with_test
+from pneumo.evaluation.selection import (
+    COLUMNS,
+    CRITERIA,
+    MIN_RUNS,
+    NO_STRESS,
+    PLAIN,
+    STRESSED,
+    add_stress,
+    correlate_with_test,
+    find_criterion,
+)
 
 N = 9
 
@@ -77,3 +87,21 @@ def test_what_is_constant_has_no_order(side):
     found = read(correlate_with_test(runs, make_stress(runs, runs["roc_auc"], runs["roc_auc"])))
     assert np.isnan(found["plain"])
     assert np.isnan(found["stressed, mean"]) == (side == "roc_auc")
+
+
+def test_a_run_gets_its_mean_over_changes():
+    runs = make_runs()
+    known = runs.iloc[2:]
+    found = add_stress(runs, make_stress(known, known["roc_auc"] / 2, known["roc_auc"] / 4))
+    assert found.drop(columns=STRESSED).equals(runs)
+    expected = [np.nan, np.nan, *known["roc_auc"] / 2]
+    assert found[STRESSED].tolist() == pytest.approx(expected, nan_ok=True)
+
+
+def test_without_scores_on_changed_images_plain_validation_orders():
+    found = add_stress(make_runs(), NO_STRESS)
+    assert found[STRESSED].isna().all()
+    assert len(found) == N
+    assert find_criterion(found) == PLAIN
+    assert find_criterion(found.assign(**{STRESSED: 0.5})) == STRESSED
+    assert find_criterion(found.assign(**{STRESSED: [0.5, *[np.nan] * (N - 1)]})) == PLAIN

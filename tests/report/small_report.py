@@ -253,6 +253,7 @@ def make_report(params=None, external=False, **changes):
         margin=None,
         manifest=make_manifest(),
         tables=tables,
+        criterion=results.criterion,
         best_run="/".join(map(str, first)),
         recipe=RECIPE,
         details=results.details,

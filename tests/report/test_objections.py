@@ -37,6 +37,7 @@ def find(
     findings=FINE,
     recipe=None,
     n=0,
+    criterion="val_roc_auc",
 ):
     tables = {
         "leaderboard": leaderboard,
@@ -44,7 +45,8 @@ def find(
         "stress": make_stress(0.93) if stress is None else stress,
     }
     details = {} if points is None else {"operating_points": points}
-    found = find_objections(BEST | (best or {}), tables, details, "youden", findings, recipe or {}, n)
+    best = BEST | (best or {})
+    found = find_objections(best, criterion, tables, details, "youden", findings, recipe or {}, n)
     return {objection.lead: objection.text for objection in found}
 
 
@@ -105,3 +107,12 @@ def test_what_is_not_known_is_no_objection():
 @pytest.mark.parametrize("recipe", [{}, {"test_seen": None}, {"test_seen": 0}])
 def test_an_unseen_or_unstated_test_set_is_no_objection(recipe):
     assert find(recipe=recipe) == {}
+
+
+def test_near_means_near_by_what_orders_the_leaderboard():
+    rows = pd.DataFrame({"val_roc_auc": [0.95, 0.95, 0.95], "stress_roc_auc": [0.93, 0.929, 0.5]})
+    assert "2 other rows" in find(leaderboard=rows)["It won by little."]
+    by_stress = find({"stress_roc_auc": 0.93}, leaderboard=rows, criterion="stress_roc_auc")
+    text = by_stress["It won by little."]
+    assert "1 other row " in text
+    assert text.endswith("of its mean ROC AUC on changed validation images.")

@@ -107,7 +107,7 @@ def test_the_answer_comes_first(page):
     order = [
         "Which preprocessing helps to tell pneumonia from normal?",
         "crop_clahe lowers ROC AUC against raw. For equalize no difference is shown.",
-        "Best on validation",
+        "Best by ROC AUC on validation: ",
         "The question is the same in every experiment",
         "Each model by itself a further question, corrected for its 4 tests",
         "Best model:",
@@ -115,6 +115,22 @@ def test_the_answer_comes_first(page):
     ]
     places = [text.index(sentence) for sentence in order]
     assert places == sorted(places)
+
+
+def test_what_the_best_model_was_chosen_by_is_said(tmp_path):
+    leaderboard = make_report().tables["leaderboard"]
+    chosen_by = "by mean ROC AUC on changed validation images"
+    known = write(tmp_path, criterion="stress_roc_auc", leaderboard=leaderboard.assign(stress_roc_auc=0.9314))
+    assert f"Best {chosen_by}: " in read(known)
+    assert f"Chosen {chosen_by}, mean over" in read(known)
+    card = read((tmp_path / "model_card.md").read_text())
+    assert f"The best of experiment `small` {chosen_by}." in card
+    assert ", 0.931 when the images are changed." in card
+    partly = leaderboard.assign(stress_roc_auc=[0.9, *[np.nan] * (len(leaderboard) - 1)])
+    text = read(write(tmp_path, leaderboard=partly))
+    assert "Best by ROC AUC on validation: " in text
+    assert f"known for 1 of {len(leaderboard)} rows. They order the leaderboard once" in text
+    assert "They order the leaderboard once" not in read(write(tmp_path))
 
 
 def test_content_is_escaped(page):

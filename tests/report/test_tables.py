@@ -7,7 +7,9 @@ from pneumo.report import tables
 
 def build(**changes):
     report = make_report(**changes)
-    return {table.name: table for table in tables.build_tables(report.tables, report.reference)}
+    return {
+        table.name: table for table in tables.build_tables(report.tables, report.reference, report.criterion)
+    }
 
 
 def column(table, heading):
@@ -30,6 +32,12 @@ def test_the_leaderboard_keeps_its_order_and_its_numbers():
     assert cell.small == f"{leaderboard['roc_auc_low'][0]:.3f} to {leaderboard['roc_auc_high'][0]:.3f}"
     assert cell.value == float(f"{leaderboard['roc_auc'][0]:.6g}")
     assert {cell.text for cell in column(table, "training, s")} == {"57"}
+
+
+def test_the_leaderboard_says_what_orders_it():
+    assert "ordered by ROC AUC on validation;" in build()["leaderboard"].note
+    stressed = build(criterion="stress_roc_auc")["leaderboard"]
+    assert "ordered by mean ROC AUC on changed validation images;" in stressed.note
 
 
 def test_verdicts_are_words_with_a_mark():

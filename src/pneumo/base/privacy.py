@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pneumo.base.artifacts import write_text
+from pneumo.base.config import Params, load_group
 from pneumo.base.paths import DATA_DIR
 
 SALT_PATH = DATA_DIR / ".salt"
@@ -31,6 +32,12 @@ def is_private(kind: str, stated: bool | None) -> bool:
         stated: `private` of its file in conf/data/; None where it says nothing.
     """
     return kind in _PRIVATE_KINDS if stated is None else stated
+
+
+def has_private_data(params: Params) -> bool:
+    """Return whether the data set of an experiment is private."""
+    data = load_group("data", params.source, params.data_overrides)
+    return is_private(str(data["kind"]), data.get("private"))
 
 
 def read_salt(path: Path = SALT_PATH) -> bytes:

@@ -98,7 +98,7 @@ def find_run(params: Params, name: str) -> Run:
 
 
 def find_best_run(params: Params) -> Run:
-    """Return the first seed of the leaderboard's first row; validation has put it there.
+    """Return the first seed of the leaderboard's first row; validation has put it there, never the test set.
 
     Raises:
         PneumoError: there is no leaderboard, or it is of other combos and models.

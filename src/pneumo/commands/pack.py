@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pneumo.base.artifacts import write_file
-from pneumo.base.config import PARAMS_PATH, Params, RunKey, load_group
+from pneumo.base.config import PARAMS_PATH, Params, RunKey
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import (
     audit_dir,
@@ -23,8 +23,8 @@ from pneumo.base.paths import (
     run_dir,
     samples_path,
 )
-from pneumo.base.privacy import is_private
-from pneumo.report.inputs import VIEWS_NAME, choose_galleries
+from pneumo.base.privacy import has_private_data
+from pneumo.report.inputs import VIEWS_NAME, choose_galleries, list_predicted
 
 _NETWORK_NAME = "model.keras"
 
@@ -35,8 +35,7 @@ def run(params: Params) -> None:
     Raises:
         PneumoError: the data set is private, or `compare` has not run.
     """
-    data = load_group("data", params.source, params.data_overrides)
-    if is_private(str(data["kind"]), data.get("private")):
+    if has_private_data(params):
         raise PneumoError(
             f"Expected a data set that is not private. Received: {params.data_name}. A pack holds names and "
             "images."
@@ -60,7 +59,7 @@ def list_inputs(params: Params) -> list[Path]:
     leaderboard_path = report_dir(params.experiment) / "leaderboard.csv"
     if not leaderboard_path.is_file():
         raise PneumoError(f"Expected {leaderboard_path}. Received: no such file. Run `dvc repro`.")
-    runs = [run for run in params.runs if (run_dir(run) / "predictions.csv").is_file()]
+    runs = list_predicted(params)
     shown = choose_galleries(pd.read_csv(leaderboard_path), [run.key for run in runs])
     folders = [audit_dir(params.data_name), exploration_dir(params.data_name), *map(run_dir, runs)]
     for combo in params.combos:

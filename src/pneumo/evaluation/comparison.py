@@ -12,6 +12,7 @@ import pandas as pd
 
 from pneumo.base.errors import PneumoError
 from pneumo.evaluation import estimates, metrics, resampling
+from pneumo.evaluation.selection import STRESSED, find_criterion
 
 METRICS = (
     "roc_auc",
@@ -189,18 +190,20 @@ def rank_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds and order by validation, never by the test set.
 
     Args:
-        runs: as `tabulate_runs` returns them, at least one.
+        runs: as `tabulate_runs` and `selection.add_stress` return them, at least one.
 
     Returns:
-        One row a combo and model: `n_seeds`, and the means of `val_roc_auc`, `val_accuracy`,
-        `calibration_error`, `calibration_error_scaled` and each of METRICS on the test set.
-        Seeds for which a metric is not defined are left out of it.
+        One row a combo and model, in the order of `selection.find_criterion`: `n_seeds`, and the means of
+        `val_roc_auc`, `val_accuracy`, `stress_roc_auc` (nan where a seed has none), `calibration_error`,
+        `calibration_error_scaled` and each of METRICS on the test set. Seeds for which one of METRICS is not
+        defined are left out of it.
     """
     groups = runs.groupby(["combo", "model"], sort=False)
     averaged = [f"val_{metric}" for metric in VAL_METRICS]
-    averaged += ["calibration_error", "calibration_error_scaled", *METRICS]
+    averaged += [STRESSED, "calibration_error", "calibration_error_scaled", *METRICS]
     table = groups.agg(n_seeds=("seed", "size")).join(groups[averaged].mean()).reset_index()
-    return table.sort_values("val_roc_auc", ascending=False, kind="stable", ignore_index=True)
+    table.loc[groups[STRESSED].count().to_numpy() < table["n_seeds"], STRESSED] = float("nan")
+    return table.sort_values(find_criterion(table), ascending=False, kind="stable", ignore_index=True)
 
 
 def add_run_intervals(runs: pd.DataFrame, draws: Draws) -> pd.DataFrame:

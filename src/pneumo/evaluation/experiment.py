@@ -12,6 +12,7 @@ from pneumo.evaluation.comparison import Decided
 from pneumo.evaluation.effects import tabulate_effects
 from pneumo.evaluation.predictions import Scores, select_scores
 from pneumo.evaluation.scoring import fit_rule, score_run, tabulate_roc, tabulate_run
+from pneumo.evaluation.selection import NO_STRESS, add_stress, find_criterion
 
 GroupKey = tuple[str, str]  # combo, model
 
@@ -44,6 +45,7 @@ class Results:
         outcomes: of each run.
         runs: as `comparison.tabulate_runs` returns them, with intervals over patients.
         leaderboard: as `comparison.rank_runs` returns it, with intervals and verdicts.
+        criterion: the column that orders it.
         by_class: as `comparison.tabulate_classes` returns it.
         effects: as `effects.tabulate_effects` returns them.
         comparisons: as `comparison.compare_combos` returns them.
@@ -56,6 +58,7 @@ class Results:
     outcomes: dict[RunKey, Outcome]
     runs: pd.DataFrame
     leaderboard: pd.DataFrame
+    criterion: str
     by_class: pd.DataFrame
     effects: pd.DataFrame
     comparisons: pd.DataFrame
@@ -82,6 +85,7 @@ def compile_results(
     prevalence: float,
     reference: str,
     margin: float,
+    stress: pd.DataFrame = NO_STRESS,
 ) -> Results:
     """Score, rank and compare all runs.
 
@@ -91,6 +95,7 @@ def compile_results(
         prevalence: of the second of two classes where a model is to be used; for the net benefit.
         reference: the combo that the others are compared with.
         margin: a difference that is shown to be smaller counts as none that matters.
+        stress: scores of runs on changed validation images, as `selection.add_stress` takes them.
     """
     outcomes = {key: open_run(table, threshold) for key, table in predictions.items()}
     decided = {key: outcome.decide(outcome.test) for key, outcome in outcomes.items()}
@@ -98,6 +103,7 @@ def compile_results(
     runs = comparison.tabulate_runs(
         {key: score_run(each.val, each.test, each.rule) for key, each in outcomes.items()}
     )
+    runs = add_stress(runs, stress)
     leaderboard = comparison.add_mean_intervals(comparison.rank_runs(runs), draws)
     comparisons = comparison.compare_combos(decided, draws)
     leaderboard = comparison.judge_combos(leaderboard, comparisons, reference)
@@ -110,6 +116,7 @@ def compile_results(
         outcomes=outcomes,
         runs=comparison.add_run_intervals(runs, draws),
         leaderboard=leaderboard,
+        criterion=find_criterion(leaderboard),
         by_class=comparison.tabulate_classes(decided, classes),
         effects=tabulate_effects(draws, reference, margin),
         comparisons=comparisons,

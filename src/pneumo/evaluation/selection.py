@@ -1,7 +1,9 @@
-"""Whether what models are chosen by orders them as the test set does; it describes and chooses nothing."""
+"""What models are chosen by, and whether it orders them as the test set does."""
 
 import pandas as pd
 
+PLAIN = "val_roc_auc"  # ROC AUC on validation images
+STRESSED = "stress_roc_auc"  # mean ROC AUC over changed validation images
 MIN_RUNS = 5  # fewer say nothing
 # What a run could be chosen by: plain validation, or the mean or the worst over changed validation images.
 CRITERIA = {
@@ -12,10 +14,32 @@ CRITERIA = {
 }
 COLUMNS = ("criterion", "n_runs", "rank_correlation")
 _KEY = ["combo", "model", "seed"]
+NO_STRESS = pd.DataFrame(columns=[*_KEY, "change", "roc_auc"])
+
+
+def add_stress(runs: pd.DataFrame, stress: pd.DataFrame) -> pd.DataFrame:
+    """Add the column STRESSED to runs, nan where it is not known.
+
+    Args:
+        runs: `combo`, `model` and `seed`, a row a run.
+        stress: the same, `change` and `roc_auc`; the rows of the change "mean" are read.
+    """
+    means = stress.loc[stress["change"] == "mean", [*_KEY, "roc_auc"]].rename(columns={"roc_auc": STRESSED})
+    return runs.merge(means.astype({"seed": runs["seed"].dtype}), on=_KEY, how="left", validate="one_to_one")
+
+
+def find_criterion(leaderboard: pd.DataFrame) -> str:
+    """Return the column that orders a leaderboard: STRESSED where it is known for all rows, else PLAIN.
+
+    It was fixed before any test score was looked at, and does not depend on one: docs/decisions/0019.
+    """
+    return STRESSED if leaderboard[STRESSED].notna().all() else PLAIN
 
 
 def correlate_with_test(runs: pd.DataFrame, stress: pd.DataFrame) -> pd.DataFrame:
     """Correlate each criterion's order of runs with that of the ROC AUC on the test set.
+
+    This describes; nothing is chosen by it.
 
     Args:
         runs: `combo`, `model`, `seed`, `val_roc_auc` and `roc_auc`, a row a run.

@@ -75,7 +75,7 @@ def gather_inputs(params: Params) -> Inputs:
     Raises:
         PneumoError: no run has predictions.
     """
-    runs = [run for run in params.runs if (run_dir(run) / "predictions.csv").is_file()]
+    runs = list_predicted(params)
     if not runs:
         raise PneumoError("Expected predictions of at least one run. Received: none. `dvc repro` makes them.")
     return Inputs(
@@ -91,6 +91,11 @@ def gather_inputs(params: Params) -> Inputs:
         np.load(exploration_dir(params.data_name) / "samples.npy"),
         {combo: np.load(samples_path(params.data_name, combo)) for combo in params.combos},
     )
+
+
+def list_predicted(params: Params) -> list[Run]:
+    """Return the runs that have predictions, in the order of params.yaml."""
+    return [run for run in params.runs if (run_dir(run) / "predictions.csv").is_file()]
 
 
 def read_seconds(runs: list[Run]) -> dict[RunKey, float | None]:

@@ -10,7 +10,7 @@ from pneumo.report import wording
 
 MARKED_LOSS = 0.05  # of sensitivity or specificity from validation to the test set
 MARKED_ERROR = 0.05  # of calibration
-NEAR_BEST = 0.002  # of ROC AUC on validation
+NEAR_BEST = 0.002  # of the ROC AUC that it was chosen by
 _SHORTCUTS = {
     "metadata": "the files alone",
     "border": "the borders",
@@ -56,6 +56,7 @@ class Objection:
 
 def find_objections(
     best: Mapping[str, Any],
+    criterion: str,
     tables: Mapping[str, pd.DataFrame],
     details: Mapping[str, pd.DataFrame],
     method: str,
@@ -67,6 +68,7 @@ def find_objections(
 
     Args:
         best: first row of the leaderboard.
+        criterion: the column that orders it.
         tables: `leaderboard`, `probes` and `stress`, the report's CSV files.
         details: tables of the best run; `operating_points` is missing for more than two classes.
         method: how the threshold was chosen, a row of `operating_points`.
@@ -80,7 +82,7 @@ def find_objections(
         *_read_stress(best, tables["stress"]),
         *_read_probes(best, tables["probes"]),
         *_read_calibration(best),
-        *_read_choice(best, tables["leaderboard"]),
+        *_read_choice(best, criterion, tables["leaderboard"]),
         *_read_recipe(best, recipe),
         *_read_patients(n_unknown_patients),
     ]
@@ -203,15 +205,15 @@ def _read_calibration(best: Mapping[str, Any]) -> list[Objection]:
     ]
 
 
-def _read_choice(best: Mapping[str, Any], leaderboard: pd.DataFrame) -> list[Objection]:
-    near = int((leaderboard["val_roc_auc"] >= best["val_roc_auc"] - NEAR_BEST).sum()) - 1
+def _read_choice(best: Mapping[str, Any], criterion: str, leaderboard: pd.DataFrame) -> list[Objection]:
+    near = int((leaderboard[criterion] >= best[criterion] - NEAR_BEST).sum()) - 1
     if near < 1:
         return []
     return [
         Objection(
             "It won by little.",
             f"{wording.count(near, 'other row')} of the leaderboard {'is' if near == 1 else 'are'} within "
-            f"{NEAR_BEST} of its ROC AUC on validation.",
+            f"{NEAR_BEST} of its {wording.name_criterion(criterion)}.",
         )
     ]
 

@@ -60,6 +60,7 @@ class Report:
         tables: the report's CSV files by name: `leaderboard`, `effects`, `runs`, `classes`, `comparisons`,
             `external`, `probes`, `stress`, `selection`, `ensembles`, `history`, `environments`, `subgroups`
             and `seconds`.
+        criterion: the column of the leaderboard that orders it.
         best_run: name of the first run of the leaderboard's first row.
         recipe: of that run, as run.json holds it.
         details: tables of that run; `operating_points` is missing for more than two classes.
@@ -87,6 +88,7 @@ class Report:
     margin: float | None
     manifest: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
+    criterion: str
     best_run: str
     recipe: Mapping[str, Any]
     details: Mapping[str, pd.DataFrame]
@@ -184,6 +186,8 @@ def build_context(report: Report) -> dict[str, Any]:
         "words": wording,
         "sections": SECTIONS,
         "best": report.best,
+        "criterion": wording.name_criterion(report.criterion),
+        "criterion_note": describe_criterion(report.criterion, report.tables["leaderboard"]),
         "answer": find_answer(
             report.tables["effects"], report.params.combos, report.reference, report.margin
         ),
@@ -191,6 +195,7 @@ def build_context(report: Report) -> dict[str, Any]:
         "selection": report.tables["selection"].dropna().to_dict("records"),
         "objections": find_objections(
             report.best,
+            report.criterion,
             report.tables,
             report.details,
             report.threshold_method,
@@ -217,7 +222,7 @@ def build_context(report: Report) -> dict[str, Any]:
         "subgroup_text": describe_differences(report.tables["subgroups"]),
         "probes": arrange_probes(report.tables["probes"]),
         "findings": [describe_finding(row) for row in report.findings.to_dict("records")],
-        "tables": build_tables(report.tables, report.reference),
+        "tables": build_tables(report.tables, report.reference, report.criterion),
         "checklist": checklist,
         "filled": sum(bool(item.answer) for items in checklist.values() for item in items),
         "total": sum(map(len, checklist.values())),
@@ -298,6 +303,17 @@ def count_images(manifest: pd.DataFrame) -> pd.DataFrame:
         [name for name in SPLITS if name in counts.index],
         [str(name) for name in Subtype if name in counts.columns],
     ]
+
+
+def describe_criterion(criterion: str, leaderboard: pd.DataFrame) -> str:
+    """Say why changed validation images do not order a leaderboard that has scores on them for some rows."""
+    n_known = int(leaderboard["stress_roc_auc"].notna().sum())
+    if criterion == "stress_roc_auc" or n_known == 0:
+        return ""
+    return (
+        f"Scores on changed validation images are known for {n_known} of "
+        f"{wording.count(len(leaderboard), 'row')}. They order the leaderboard once they are known for all."
+    )
 
 
 def arrange_grid(leaderboard: pd.DataFrame, combos: list[str]) -> dict[str, Any]:

@@ -133,12 +133,13 @@ def metric(heading: str = "metric") -> Column:
     )
 
 
-def build_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> list[Table]:
+def build_tables(tables: Mapping[str, pd.DataFrame], reference: str, criterion: str) -> list[Table]:
     """Build all tables of the page; those without rows are left out.
 
     Args:
         tables: the report's CSV files by name.
         reference: the combo that verdicts of the leaderboard compare with.
+        criterion: the column that orders the leaderboard.
     """
     seconds = tables["seconds"].groupby(["combo", "model"], as_index=False, sort=False)["train_s"].mean()
     leaderboard = tables["leaderboard"].merge(seconds, how="left")
@@ -148,12 +149,13 @@ def build_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> list[Tab
         tabulate(
             "leaderboard",
             "Leaderboard",
-            "One row a combination and model, ordered by ROC AUC on validation; nothing was chosen on the "
-            "test set. Means over seeds; small: 95 % intervals.",
+            f"One row a combination and model, ordered by {wording.name_criterion(criterion)}; nothing was "
+            "chosen on the test set. Means over seeds; small: 95 % intervals.",
             [
                 *run,
                 number("seeds", "n_seeds", 0),
                 number("ROC AUC, validation", "val_roc_auc", 4),
+                number("the same, images changed", "stress_roc_auc", 4),
                 *four,
                 verdict(f"against {reference}"),
                 Column("calibration error", _write_calibration),

@@ -19,6 +19,10 @@ METRICS = {
     "brier_score": "Brier score",
     "log_loss": "log loss",
 }
+_CRITERIA = {
+    "val_roc_auc": "ROC AUC on validation",
+    "stress_roc_auc": "mean ROC AUC on changed validation images",
+}
 # Verdict code -> (what it means for the metric, one word of the sign, kind of mark). Codes are those of
 # `comparison.Verdict` and of the effects.
 _VERDICTS = {
@@ -37,6 +41,11 @@ DASH = "\N{EN DASH}"
 def name_metric(metric: str) -> str:
     """Return a metric's name for readers."""
     return METRICS.get(metric, metric.replace("_", " "))
+
+
+def name_criterion(criterion: str) -> str:
+    """Return what the leaderboard is ordered by, for readers; `criterion` is its column."""
+    return _CRITERIA[criterion]
 
 
 def write_digits(value: float, n: int = 3) -> str:

@@ -38,6 +38,7 @@ def run(params: Params) -> None:
         params.prevalence,
         find_reference(params),
         params.equivalence_margin,
+        inputs.stress,
     )
     report = describe(params, inputs, results, tabulate(params, inputs, results))
     publish(folder, full_report_dir(params.experiment), report, read_lists(params))
@@ -92,10 +93,11 @@ def describe(params: Params, inputs: Inputs, results: Results, tables: dict[str,
         params_text=OmegaConf.to_yaml(OmegaConf.load(PARAMS_PATH)),
         data_title=str(data["title"]),
         is_synthetic=bool(data["synthetic"]),
-        is_private=privacy.is_private(str(data["kind"]), data.get("private")),
+        is_private=privacy.has_private_data(params),
         margin=params.equivalence_margin,
         manifest=inputs.manifest,
         tables=tables,
+        criterion=results.criterion,
         best_run=best,
         recipe=inputs.records[best]["recipe"],
         details=results.details,
