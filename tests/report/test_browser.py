@@ -146,6 +146,26 @@ def test_sliders_count_as_the_run_decides(run):
     }
 
 
+def test_the_sliders_show_the_thresholds_of_the_table(run, tmp_path):
+    report = make_report()
+    points = report.details["operating_points"].copy()
+    points.loc[points["method"] == "youden", "threshold"] = 0.99999  # above all scores
+    write_report(make_report(details=dict(report.details) | {"operating_points": points}), tmp_path)
+    script = """
+    const text = id => document.getElementById(id).textContent;
+    const read = () => `${text("threshold-value")} ${text("sensitivity")} ${text("specificity")}`;
+    const shown = [read()];
+    for (const chip of document.querySelectorAll("#chips button")) {
+      chip.click();
+      shown.push(text("threshold-value"));
+    }
+    document.title = shown.join("|");
+    """
+    first, *others = run(script, path=tmp_path / "index.html").split("|")
+    assert first == "1.00 0.000 1.000"
+    assert [float(text) for text in others] == pytest.approx(points["threshold"].tolist(), rel=0.005)
+
+
 def test_predictive_values_follow_the_prevalence(run):
     script = """
     const text = id => document.getElementById(id).textContent;

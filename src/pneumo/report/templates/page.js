@@ -70,14 +70,14 @@ addEventListener("afterprint", () => document.querySelectorAll("details[data-fol
 const points = byId("points");
 if (points) {
   const { positive, negative, thresholds, name } = JSON.parse(points.dataset.scores);
-  const steps = [...new Set([...positive, ...negative])].sort((a, b) => a - b);
+  const steps = [...new Set([...positive, ...negative, ...thresholds.map(([, threshold]) => threshold)])].sort((a, b) => a - b);
   const share = (scores, threshold) => scores.filter(score => score >= threshold).length / scores.length;
   const slider = byId("threshold"), prevalence = byId("prevalence"), dot = points.querySelector(".dot.at");
   const { x0, x1, y0, y1 } = points.querySelector("svg").dataset;
   const place = (value, start, end) => Number(start) + value * (Number(end) - Number(start));
   const write = value => Number.isFinite(value) ? value.toFixed(3) : "–";
   const chips = new Map();
-  const find = threshold => { const at = steps.findIndex(step => step >= threshold); return at < 0 ? steps.length - 1 : at; };
+  const find = threshold => steps.indexOf(threshold);
   const show = () => {
     const threshold = steps[slider.value], ill = prevalence.value / 100;
     const sensitivity = share(positive, threshold), alarms = share(negative, threshold);
