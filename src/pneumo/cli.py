@@ -26,6 +26,19 @@ MODEL_FILE = (
 )
 RECIPE = ("recipe", {"help": "a recipe, a file of conf/model/"})
 
+ENGINE = (
+    "--engine",
+    {
+        "choices": ["local", "ray"],
+        "default": "local",
+        "help": "ray: train on a cluster (default: local)",
+    },
+)
+ADDRESS = (
+    "--address",
+    {"help": "of a Ray cluster: auto or ray://host:port (default: start Ray on this machine)"},
+)
+
 # Name, module of src/pneumo with a function `run`, what it does, arguments. `run` is given params.yaml first,
 # then the arguments by name; combo, model and seed together become a Run.
 STAGES: list[tuple[str, str, list[Any]]] = [
@@ -63,18 +76,8 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
                     "help": "cores that a run keeps from others (default: the threads of its recipe)",
                 },
             ),
-            (
-                "--engine",
-                {
-                    "choices": ["local", "ray"],
-                    "default": "local",
-                    "help": "ray: train on a cluster (default: local)",
-                },
-            ),
-            (
-                "--address",
-                {"help": "of a Ray cluster: auto or ray://host:port (default: start Ray on this machine)"},
-            ),
+            ENGINE,
+            ADDRESS,
         ],
     ),
     (
@@ -149,6 +152,8 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
                 {"help": "URL of a database that workers share (default: SQLite in models/.tuning/)"},
             ),
             ("--workers", {"type": int, "default": 1, "help": "processes at the same time (default: 1)"}),
+            ENGINE,
+            ADDRESS,
         ],
     ),
     (

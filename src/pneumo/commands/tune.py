@@ -1,9 +1,9 @@
 """tune: a recipe and its ranges in conf/tune/ -> conf/model/<recipe>_tuned.yaml, chosen on validation."""
 
-import contextlib
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,16 @@ import keras
 import optuna
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
+from optuna.trial import FrozenTrial, TrialState
 
 from pneumo.base.artifacts import hash_file, write_folder, write_text
 from pneumo.base.config import CONF_PATH, Params, build, expect, load_group, load_params
 from pneumo.base.errors import PneumoError
-from pneumo.base.paths import images_path, manifest_path, tuning_dir
+from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path, tuning_dir
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.execution.engine import Call
-from pneumo.execution.local import LocalEngine
+from pneumo.execution.engine import Call, Engine, Files, Resources
+from pneumo.execution.local import LocalEngine, find_log
+from pneumo.execution.ray_engine import LOCAL_ADDRESS, RayEngine
 from pneumo.report import figures
 from pneumo.training import search
 from pneumo.training.dataset import load_dataset
@@ -28,7 +30,6 @@ from pneumo.training.recipe import Recipe, find_weights
 TRAINING_SEED = 0  # the same for every trial, so that trials differ by their recipes alone
 LOGS_DIR = Path("logs")
 MODULE = "pneumo.commands.tune"
-TRIAL = "trial "  # how a line of progress begins
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,16 @@ class Question:
     base: DictConfig
 
 
-def run(params: Params, recipe: str, combo: str, storage: str | None, seed: int, workers: int) -> None:
+def run(
+    params: Params,
+    recipe: str,
+    combo: str,
+    storage: str | None,
+    seed: int,
+    workers: int,
+    engine: str = "local",
+    address: str | None = None,
+) -> None:
     """Try recipes until the study's trials are finished, by this command or by others, and write the best.
 
     Args:
@@ -57,47 +67,75 @@ def run(params: Params, recipe: str, combo: str, storage: str | None, seed: int,
         seed: of the draws.
         workers: processes that try recipes at the same time. With more than one, what is drawn depends on
             which trial ends first.
+        engine: `local`, or `ray`: the workers are on a cluster.
+        address: of the cluster; None starts Ray on this machine.
     """
     expect(workers >= 1, "--workers", "1 or more", workers)
+    expect(address is None or engine == "ray", "--address", "none without --engine ray", address)
+    has_storage = engine == "local" or storage is not None
+    expect(has_storage, "--storage", "a database that the cluster can reach, with --engine ray", storage)
     question = open_question(params, recipe, combo, storage, seed)
-    if workers == 1:
-        try_recipes(params, question, recipe, combo)
+    arguments = (recipe, combo, storage, seed)
+    if engine == "ray":
+        with LocalEngine(1, LOGS_DIR) as here, RayEngine(address or LOCAL_ADDRESS, here, LOGS_DIR) as cluster:
+            settings = build(Recipe, question.base, f"model {recipe}")
+            resources = Resources(settings.threads, 1.0 if cluster.n_gpus else 0.0)
+            run_workers(cluster, workers, question, arguments, resources, list_files(params, combo, settings))
+    elif workers > 1:
+        with LocalEngine(workers, LOGS_DIR, [MODULE]) as processes:
+            run_workers(processes, workers, question, arguments)
     else:
-        run_workers(workers, (recipe, combo, storage, seed))
+        try_recipes(params, question, recipe, combo)
     write_results(question.study, question.settings, question.base, params, recipe, combo)
 
 
-def run_workers(n_workers: int, arguments: tuple[str, str, str | None, int]) -> None:
-    """Let processes work on a study until its trials are finished; what they print is shown as it comes.
+def run_workers(
+    engine: Engine,
+    n_workers: int,
+    question: Question,
+    arguments: tuple[str, str, str | None, int],
+    resources: Resources = Resources(),  # noqa: B008, frozen
+    files: Files | None = None,
+) -> None:
+    """Let workers take the trials of a study until it is finished, and say how each trial ended.
 
     Args:
+        engine: that runs the workers.
         n_workers: how many.
+        question: the study.
         arguments: of `work`.
+        resources: of each worker.
+        files: that a worker on another machine needs.
 
     Raises:
         PneumoError: a worker has failed; the others have finished the study.
     """
     failed: dict[str, str] = {}
-    with LocalEngine(n_workers, LOGS_DIR, [MODULE]) as engine, contextlib.ExitStack() as logs:
-        names = [f"tune_{arguments[0]}_{number}" for number in range(n_workers)]
-        for name in names:
-            engine.submit(Call(name, f"{MODULE}:work", arguments))
-        files = [logs.enter_context(find_log(name).open(encoding="utf-8")) for name in names]
-        n_left = n_workers
-        while n_left:
-            outcomes = engine.wait(1)
-            n_left -= len(outcomes)
-            failed |= {outcome.name: outcome.error for outcome in outcomes if outcome.error}
-            for line in (line for file in files for line in file if line.startswith(TRIAL)):
-                print(line, end="", flush=True)
+    n_left, said = n_workers, search.list_finished(question.study)
+    for number in range(n_workers):
+        name = f"tune_{arguments[0]}_{number}"
+        engine.submit(Call(name, f"{MODULE}:work", arguments, resources, files=files))
+    while n_left:
+        outcomes = engine.wait(1)
+        n_left -= len(outcomes)
+        failed |= {outcome.name: outcome.error for outcome in outcomes if outcome.error}
+        print_progress(question, said)
     if failed:
-        lines = [f"  {name}: {error} ({find_log(name)})" for name, error in failed.items()]
+        lines = [f"  {name}: {error} ({find_log(LOGS_DIR, name)})" for name, error in failed.items()]
         raise PneumoError("\n".join([f"{len(failed)} of {n_workers} workers failed:", *lines]))
 
 
-def find_log(name: str) -> Path:
-    """Return the log file of a worker."""
-    return LOGS_DIR / f"{name}.log"
+def list_files(params: Params, combo: str, recipe: Recipe) -> Files:
+    """List what a worker on another machine needs."""
+    inputs = [manifest_path(params.data_name), images_path(params.data_name, combo)]
+    network = recipe.network
+    weights = network.pretrained and find_weights(
+        network.pretrained, Path(params.weights_dir), network.pretrained_ends_at
+    )
+    if weights:
+        inputs.append(weights)
+    caches = [FEATURE_CACHE_DIR] if any(phase.uses_features for phase in recipe.phases.values()) else []
+    return Files(tuple(map(str, inputs)), (), tuple(map(str, caches)))
 
 
 def work(recipe: str, combo: str, storage: str | None, seed: int) -> None:
@@ -155,7 +193,8 @@ def try_recipes(params: Params, question: Question, recipe: str, combo: str) -> 
         )
         return score_history(history, drawn)
 
-    search.run_trials(study, objective, lambda trial: print_progress(study, trial, settings.n_trials))
+    said = search.list_finished(study)
+    search.run_trials(study, objective, lambda: print_progress(question, said))
 
 
 def hash_question(base: DictConfig, settings: search.Search, seed: int, params: Params, combo: str) -> str:
@@ -214,13 +253,22 @@ def set_values(base: DictConfig, values: dict[str, Any]) -> DictConfig:
     return config
 
 
-def print_progress(study: optuna.Study, trial: optuna.trial.FrozenTrial, n_trials: int) -> None:
-    """Say how a trial ended, and how far the study is."""
-    finished = search.list_finished(study)
-    value = "pruned" if trial.state is optuna.trial.TrialState.PRUNED else f"{trial.value:.4f}"
-    done = [each.value for each in finished if each.state is optuna.trial.TrialState.COMPLETE]
-    best = f", best {study.best_value:.4f}" if done else ""
-    print(f"{TRIAL}{len(finished)} of {n_trials}: {value}{best}  {trial.params}", flush=True)
+def print_progress(question: Question, said: list[FrozenTrial]) -> None:
+    """Say how trials ended, in the order in which they did.
+
+    Args:
+        question: whose study is looked at.
+        said: the trials that need not be said again; those that are said now are added.
+    """
+    known = {trial.number for trial in said}
+    ended = [trial for trial in search.list_finished(question.study) if trial.number not in known]
+    for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.max):
+        said.append(trial)
+        value = "pruned" if trial.state is TrialState.PRUNED else f"{trial.value:.4f}"
+        best = search.find_best_value(question.study, said)
+        text = "" if best is None else f", best {best:.4f}"
+        count = f"trial {len(said)} of {question.settings.n_trials}"
+        print(f"{count}: {value}{text}  {trial.params}", flush=True)
 
 
 def write_results(

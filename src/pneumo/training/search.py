@@ -8,7 +8,7 @@ whose heartbeat stops; another worker, or the next start, puts it back into the 
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pneumo.base.config import expect
@@ -186,19 +187,19 @@ def open_study(
 def run_trials(
     study: optuna.Study,
     objective: Callable[[Trial], float],
-    on_finished: Callable[[FrozenTrial], None] = lambda _: None,
+    on_finished: Callable[[], None] = lambda: None,
 ) -> None:
     """Take waiting trials until all are finished, by this worker or by others.
 
     Args:
         study: as `open_study` returns it.
         objective: what a trial comes to; raises optuna.TrialPruned to end one early.
-        on_finished: called with each trial that this worker has finished.
+        on_finished: called after each trial that this worker has finished.
     """
 
     def say(_: optuna.Study, trial: FrozenTrial) -> None:
         if trial.state in _FINISHED:
-            on_finished(trial)
+            on_finished()
 
     def run_once(trial: Trial) -> float:
         # Two workers that open a study at the same moment may both fill a place, and one that finds the queue
@@ -223,8 +224,17 @@ def run_trials(
 
 
 def list_finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that are complete or pruned."""
+    """Return the trials that are complete or pruned, by number."""
     return study.get_trials(deepcopy=False, states=_FINISHED)
+
+
+def find_best_value(study: optuna.Study, trials: Sequence[FrozenTrial]) -> float | None:
+    """Return the best value of those trials that are complete; None where none is."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    values = [trial.value for trial in complete if trial.value is not None]
+    if not values:
+        return None
+    return max(values) if study.direction is StudyDirection.MAXIMIZE else min(values)
 
 
 def tabulate_trials(study: optuna.Study) -> pd.DataFrame:
