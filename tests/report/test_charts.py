@@ -7,6 +7,7 @@ import pytest
 
 from pneumo.report import charts
 from pneumo.report.charts import Axis, Plot, Scale
+from pneumo.report.wording import MINUS
 
 CURVE = pd.DataFrame({"false_positive_rate": [0.0, 0.0, 0.5, 1.0], "sensitivity": [0.0, 0.5, 0.9, 1.0]})
 BAND = pd.DataFrame(
@@ -154,6 +155,20 @@ class TestDifference:
 
     def test_strips_are_hidden_where_the_table_speaks(self):
         assert self.draw().get("aria-hidden") == "true"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.045, 0.03, ["-0.04", "-0.02", "0", "+0.02"]),
+        (-0.01, 0.012, ["-0.005", "0", "+0.005", "+0.010"]),
+        (-1.0, 1.0, ["-0.5", "0", "+0.5"]),
+    ],
+)
+def test_ticks_of_differences_have_the_digits_that_they_need(low, high, expected):
+    axis = charts.draw_difference_axis(Scale(low, high))
+    texts = re.findall(r">([^<>]+)</text>", str(axis))
+    assert [text.replace(MINUS, "-") for text in texts] == expected
 
 
 def test_a_line_goes_through_its_points():

@@ -7,7 +7,7 @@ readers who do not see it; a strip stands in a table that holds its numbers and 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import floor, log10
+from math import ceil, floor, log10
 
 import numpy as np
 import numpy.typing as npt
@@ -102,8 +102,9 @@ def draw_direction(scale: Scale, reference: str) -> Markup:
 
 def draw_difference_axis(scale: Scale) -> Markup:
     """Draw the axis below the rows of a forest plot."""
-    ticks = choose_ticks(scale.low, scale.high, 8)
-    digits = 3 if max(map(abs, ticks)) < 0.1 else 2
+    ticks = choose_ticks(scale.low, scale.high)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 0.01
+    digits = max(1, ceil(-log10(step) - 1e-9))  # no more than the steps need
     shown = [tick for tick in ticks if 4 < scale.place(tick) < 96]
     parts = ['<line class="zero" x1="0" x2="100%" y1="0" y2="0"/>']
     for tick in shown:
