@@ -5,6 +5,7 @@
 PYTHON ?= python3
 EXPERIMENT ?=
 GPU ?=
+PARALLEL = -n auto --dist worksteal
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ifeq ($(GPU),jax)
 export KERAS_BACKEND := jax
@@ -29,10 +30,10 @@ reports: .venv/.installed
 	pneumo remake
 
 test: .venv/.installed
-	pytest
+	pytest $(PARALLEL)
 
 test-ci: .venv/.installed
-	pytest -m "not slow"
+	pytest $(PARALLEL) -m "not slow"
 
 test-all: .venv/.installed
 	pytest -m "slow or not slow"

@@ -78,7 +78,6 @@ def measure_network(options: argparse.Namespace) -> dict[str, Any]:
         monitor=Monitor.val_auc,
         phases={"fit": Phase(epochs=1, learning_rate=1e-4)},
         precision=Precision(options.precision),
-        jit_compile=options.jit_compile or keras.backend.backend() == "jax",
     )
     n_images, size_px = options.n_images, options.size_px
     images = np.random.default_rng(0).integers(0, 256, (n_images, size_px, size_px, 1), dtype=np.uint8)
@@ -86,7 +85,8 @@ def measure_network(options: argparse.Namespace) -> dict[str, Any]:
         np.save(file, images)
         stored = np.load(file.name, mmap_mode="r")
         model = build_classifier(recipe, images.shape[1:], 2, 0, Path("none")).unflipped
-        model.compile(keras.optimizers.Adam(1e-4), "binary_crossentropy", jit_compile=recipe.jit_compile)
+        jit_compile = options.jit_compile or keras.backend.backend() == "jax"
+        model.compile(keras.optimizers.Adam(1e-4), "binary_crossentropy", jit_compile=jit_compile)
         targets = encode_targets(np.arange(n_images) % 2, 2)
         batches = ImageBatches(
             stored, np.arange(n_images), targets, batch_size=options.batch_size, shuffle_seed=0

@@ -56,14 +56,6 @@ def test_mixed_float16_trains_with_a_scaled_loss():
     assert np.isfinite(history["loss"]).all()
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_steps_are_compiled_where_the_recipe_says_so(jit_compile):
-    recipe = make_recipe("dense", jit_compile=jit_compile)
-    classifier = build_small(recipe)
-    fit_classifier(classifier, recipe, make_data(make_images()), 0, NO_FEATURES)
-    assert classifier.unflipped.jit_compile == (jit_compile or keras.backend.backend() == "jax")
-
-
 @pytest.mark.parametrize(("n_devices", "batch_size"), [(0, 8), (3, 8)])
 def test_batches_must_be_divisible(n_devices, batch_size):
     with pytest.raises(PneumoError, match="devices: Expected 1 or more, by which batch_size, 8"):

@@ -190,8 +190,8 @@ def _fit(
         loss=loss,
         # Targets between the classes have no decision to compare with.
         metrics=None if recipe.mixup_alpha else _build_metrics(data.n_classes),
-        # XLA compiles for longer than a run on a CPU takes; JAX cannot do without it.
-        jit_compile=recipe.jit_compile or keras.backend.backend() == "jax",
+        # Keras compiles no deterministic operations of TensorFlow's, and those of runs are deterministic.
+        jit_compile=keras.backend.backend() == "jax",
     )
     judges: list[keras.callbacks.Callback] = []
     if len(data.val_rows):

@@ -331,7 +331,6 @@ class Recipe:
         threads: of an operation on a CPU. The bytes of a run depend on their number, so it is the recipe's
             and not the machine's; runs at the same time use the other cores.
         precision: in which the network computes.
-        jit_compile: compile each step with XLA, which takes minutes and pays on a GPU; JAX always does.
         devices: on which each batch is divided, of those that JAX lists. Like threads, their number is the
             recipe's, as sums over parts of a batch are others.
         test_seen: how often somebody has seen a test score of this recipe or of one that it was made from,
@@ -352,7 +351,6 @@ class Recipe:
     refit: Refit | None = None
     threads: int = 1
     precision: Precision = Precision.float32
-    jit_compile: bool = False
     devices: int = 1
     test_seen: int = 0
 
