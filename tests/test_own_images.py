@@ -10,6 +10,8 @@ import yaml
 from own_images import plan_images, write_images, write_table
 from tiny_project import PARAMS, ROOT, TinyProject
 
+pytestmark = pytest.mark.promise
+
 N_PATIENTS = 160
 
 

@@ -10,6 +10,8 @@ import yaml
 
 from pneumo.base.decision import scale_temperature
 
+pytestmark = pytest.mark.promise
+
 CLAHE = "  clahe: [{clahe: {clip_limit: 2.0, tiles: 4}}]\n"
 RAW = "  raw: []\n"
 ALL_STAGES = [

@@ -238,7 +238,10 @@ def average_flips(network):
     return keras.Model(images, keras.layers.Average()(both))
 
 
-@pytest.mark.parametrize(("name", "n_classes"), [("cnn", 2), ("cnn", 3), ("mobilenet075", 2)])
+@pytest.mark.parametrize(
+    ("name", "n_classes"),
+    [("cnn", 2), ("cnn", 3), pytest.param("mobilenet075", 2, marks=pytest.mark.promise)],
+)
 def test_probabilities_over_flips_are_those_of_the_classifier(name, n_classes, tmp_path):
     model = average_flips(build(name, n_classes, **NETWORKS[name]))
     images = make_images()

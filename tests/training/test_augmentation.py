@@ -117,7 +117,7 @@ def record(tmp_path_factory):
     return record
 
 
-@pytest.fixture(scope="module", params=["tensorflow", "jax"])
+@pytest.fixture(scope="module", params=["tensorflow", pytest.param("jax", marks=pytest.mark.promise)])
 def backend(request):
     return request.param
 

@@ -353,7 +353,7 @@ def train_with_everything(backend):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.promise)])
 def test_both_backends_train_with_everything_and_give_the_same_bytes_twice(backend):
     first, second = train_with_everything(backend), train_with_everything(backend)
     assert first["backend"] == backend

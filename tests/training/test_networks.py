@@ -28,9 +28,10 @@ from small_networks import (
 )
 
 QUICK_BACKBONES = ("mobilenet075", "densenet121")
+MARKED_BACKBONES = ("mobilenet075", pytest.param("densenet121", marks=pytest.mark.promise))
 
 
-@pytest.mark.parametrize("name", ["dense", "cnn", *QUICK_BACKBONES])
+@pytest.mark.parametrize("name", ["dense", "cnn", *MARKED_BACKBONES])
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_a_classifier_gives_probabilities_for_raw_images_of_any_size(name, n_classes):
     classifier = build_classifier(make_recipe(name), (48, 48, 1), n_classes, 0, NO_WEIGHTS)
@@ -43,7 +44,7 @@ def test_a_classifier_gives_probabilities_for_raw_images_of_any_size(name, n_cla
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", QUICK_BACKBONES)
+@pytest.mark.parametrize("name", MARKED_BACKBONES)
 def test_head_on_features_is_the_whole_model(name):
     classifier = build_small(make_recipe(name))
     images = make_images(6)
