@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import requests
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -35,7 +36,7 @@ class FakeS3:
 
     def let_through(self, method: str, path: str) -> bool:
         """Count a request, and say whether it is answered."""
-        is_object = method in ("GET", "PUT", "POST") and path.count("/") > 1
+        is_object = method in ("GET", "PUT", "POST") and path.count("/") > 2
         with self.lock:
             if self.cut_after == 0:
                 return False
@@ -68,6 +69,8 @@ def serve() -> Iterator[FakeS3]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
+        # Every server of a process shares moto's objects.
+        requests.post(f"{fake.url}/moto-api/reset", timeout=60).raise_for_status()
         yield fake
     finally:
         server.shutdown()

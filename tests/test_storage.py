@@ -62,10 +62,11 @@ def check_objects(server):
     return len(keys)
 
 
-def expect_failure(result, *reasons):
+def expect_failure(result, reason):
     assert result.returncode != 0
-    for reason in reasons:
-        assert reason in result.stderr
+    assert "ERROR" in result.stderr
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_fresh_clone_pulls_and_runs_nothing(stored, tmp_path):
@@ -79,9 +80,7 @@ def test_a_fresh_clone_pulls_and_runs_nothing(stored, tmp_path):
 def test_a_connection_that_breaks_loses_nothing(stored, s3, tmp_path):
     outputs = stored.hash_outputs()
     s3.cut_after = 20
-    expect_failure(
-        stored.run("dvc", "push", check=False), "failed to transfer", s3.url, "failed to push data"
-    )
+    expect_failure(stored.run("dvc", "push", check=False), s3.url)
     s3.cut_after = None
     n_pushed = check_objects(s3)
     assert 0 < n_pushed <= 20
@@ -91,7 +90,7 @@ def test_a_connection_that_breaks_loses_nothing(stored, s3, tmp_path):
 
     copy = clone(stored, tmp_path / "clone")
     s3.cut_after = 20
-    expect_failure(copy.run("dvc", "pull", check=False), s3.url, "failed to pull data")
+    expect_failure(copy.run("dvc", "pull", check=False), s3.url)
     s3.cut_after = None
     copy.run("dvc", "pull")
     assert copy.hash_outputs() == outputs
