@@ -11,7 +11,7 @@ ifeq ($(GPU),jax)
 export KERAS_BACKEND := jax
 endif
 
-.PHONY: repro serve predict reports test test-ci test-all lint format lock earlier-systems browser postgresql clean
+.PHONY: repro serve predict reports test test-ci test-all test-s3 lint format lock earlier-systems browser postgresql s3 clean
 repro: .venv/.installed $(if $(GPU),.venv/.installed-gpu-$(GPU))
 	$(if $(EXPERIMENT),pneumo use $(EXPERIMENT))
 	pneumo check
@@ -58,6 +58,13 @@ browser:
 # The test of workers on one PostgreSQL database needs its server; this installs Debian's and must run as root.
 postgresql:
 	ls -d /usr/lib/postgresql/*/bin || (apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql)
+
+# What the tests of a storage need. botocore asks for an older python-dateutil than requirements.lock has.
+s3: .venv/.installed
+	.venv/bin/python -m pip install --quiet --no-build-isolation --editable ".[test-s3]"
+
+test-s3: s3
+	pytest -m "slow or not slow" tests/test_storage.py
 
 earlier-systems: .venv/.installed
 	python docs/make_earlier_systems.py

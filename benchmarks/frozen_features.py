@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from pneumo.base.artifacts import write_json
+from pneumo.base.artifacts import hash_file, write_json
 from pneumo.base.config import build, load_group
 from pneumo.base.labels import CLASS_FOLDERS
 from pneumo.base.reproducibility import make_deterministic
@@ -173,7 +173,7 @@ def train_head(recipe: Recipe, weights_dir: Path | None, work_dir: Path, seed: i
     images = np.load(images_path, mmap_mode="r")
     classifier = build_classifier(recipe, images.shape[1:], len(CLASS_FOLDERS), seed, weights_dir)
     timing.stop("build")
-    features = load_or_extract_features(classifier.extractor, images_path, work_dir)
+    features = load_or_extract_features(classifier.extractor, images_path, hash_file(images_path), work_dir)
     timing.stop("features")
     train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
     data = TrainingData(images, train, y[train], val, y[val], len(CLASS_FOLDERS))

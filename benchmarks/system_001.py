@@ -21,7 +21,7 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from frozen_features import PREPROCESS_INPUT, download_weights, run_in_new_process
-from pneumo.base.artifacts import write_json
+from pneumo.base.artifacts import hash_file, write_json
 from pneumo.base.config import build, load_group
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.reproducibility import make_deterministic
@@ -207,7 +207,9 @@ def train_here(recipe: Recipe, weights_dir: Path | None, work_dir: Path) -> Mode
 
     def load_features() -> Features:
         start = time.perf_counter()
-        features = load_or_extract_features(classifier.extractor, images_path, work_dir)
+        features = load_or_extract_features(
+            classifier.extractor, images_path, hash_file(images_path), work_dir
+        )
         timing.per_image_s += time.perf_counter() - start
         return features
 

@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+from kagglesdk import kaggle_env
 
 _SERVICE = "/api/v1/datasets.DatasetApiService/"
 _STORAGE = "/storage/archive.zip"
@@ -65,6 +69,20 @@ def serve(archive: bytes) -> Iterator[FakeKaggle]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def replace_kaggle(archive: bytes, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[FakeKaggle]:
+    """Run a server from which this process downloads, without an account, into a cache below a folder."""
+    for name in ("HOME", "KAGGLE_CONFIG_DIR", "KAGGLEHUB_CACHE"):
+        monkeypatch.setenv(name, str(home / name))
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+    with serve(archive) as server:
+        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, server.url)
+        yield server
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

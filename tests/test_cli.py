@@ -1,6 +1,7 @@
 """The command line: which module a command runs with what, and how errors reach a person."""
 
 import ast
+import errno
 import importlib
 import os
 import shutil
@@ -183,6 +184,24 @@ def test_a_missing_output_of_an_earlier_stage_is_named(capsys, monkeypatch):
     expect_error(capsys, ["prepare"], "Expected data/phantom/manifest.csv", "Run `dvc repro`")
     fail_with(monkeypatch, FileNotFoundError(2, "No such file", "/somewhere/else"))
     expect_error(capsys, ["prepare"], "unexpected FileNotFoundError")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "data/x.npy"),
+            "No space left on device (data/x.npy)",
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded."),
+        (OSError(errno.EFBIG, "File too large"), "File too large."),
+    ],
+    ids=["disk", "quota", "limit"],
+)
+def test_a_full_disk_is_named_and_nothing_more_is_written(capsys, monkeypatch, error, reason):
+    fail_with(monkeypatch, error)
+    expect_error(capsys, ["download"], "Expected free disk space. Received: ", reason, "run again")
+    assert not Path("logs").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "download"], ["download", "--debug"]])

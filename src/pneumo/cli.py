@@ -1,6 +1,7 @@
 """The command `pneumo`: what people and DVC type, one entry a command."""
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -16,6 +17,7 @@ from pneumo.base.messages import DEBUG_VARIABLE, hold_messages, quieten_tensorfl
 from pneumo.base.reproducibility import limit_blas_threads
 
 LOGS_DIR = Path("logs")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUTPUTS = (("data",), ("models",), ("reports",))
 COMBO = ("--combo", {"required": True, "help": "a key of combos in params.yaml"})
 MODEL = ("--model", {"required": True, "help": "a key of models in params.yaml"})
@@ -229,6 +231,14 @@ def _run(module: str, options: dict[str, Any]) -> None:
             raise PneumoError(
                 f"Expected {error.filename}, which an earlier stage writes. Received: no such file. "
                 "Run `dvc repro`."
+            ) from error
+        raise
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            where = f" ({error.filename})" if error.filename else ""
+            raise PneumoError(
+                f"Expected free disk space. Received: {error.strerror}{where}. Free some and run again; "
+                "what was complete is kept."
             ) from error
         raise
 

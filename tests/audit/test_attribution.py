@@ -310,8 +310,40 @@ def test_a_file_that_is_no_network_is_named(content, tmp_path):
 def test_views_are_scored_each_on_its_own():
     images, _ = make_spots()
     scorer = attribution.open_classifier(build_spot_finder())
-    as_is, views = attribution.score_views(
-        scorer, images, {"same": lambda image: image, "dark": lambda image: image * 0}
-    )
+    rows = np.arange(len(images))
+    changes = {"same": lambda image: image, "dark": lambda image: image * 0}
+    as_is, views = attribution.score_views(scorer, images, rows, changes)
     np.testing.assert_array_equal(views["same"], as_is)
     np.testing.assert_allclose(views["dark"][:, 1], 1 / (1 + np.e), rtol=1e-6)
+
+
+class CountedImages:
+    """Images of a file, which count how many of them are in memory after an access."""
+
+    def __init__(self, images):
+        self.images, self.most = images, 0
+        self.shape = images.shape
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, key):
+        taken = self.images[key]
+        self.most = max(self.most, len(taken))
+        return taken
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_views_of_many_images_are_those_of_all_at_once_and_take_the_memory_of_a_batch(flips):
+    n_all, rows = 300, np.random.default_rng(1).permutation(300)[: 2 * attribution.BATCH_SIZE + 5]
+    images = make_images(n_all)
+    network = build("cnn", filters=[4], units=[4])
+    scorer = attribution.open_classifier(average_flips(network) if flips else network)
+    counted = CountedImages(images)
+    changes = {"dark": lambda image: image // 2, "mirrored": lambda image: image[:, ::-1]}
+    as_is, views = attribution.score_views(scorer, counted, rows, changes)
+    assert 0 < counted.most <= attribution.BATCH_SIZE
+    expected = {"as_is": images[rows], "dark": images[rows] // 2, "mirrored": images[rows][:, :, ::-1]}
+    for name, found in {"as_is": as_is, **views}.items():
+        at_once = attribution.predict_probabilities(scorer, expected[name])
+        np.testing.assert_array_equal(found, at_once)

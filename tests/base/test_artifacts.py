@@ -1,17 +1,28 @@
+import errno
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from import_graph import ROOT
 from pneumo.base import artifacts
-from pneumo.base.artifacts import hash_file, read_json, remove, write_file, write_folder, write_json
+from pneumo.base.artifacts import (
+    hash_file,
+    read_json,
+    remove,
+    write_array,
+    write_file,
+    write_folder,
+    write_json,
+)
 
 NEVER_A_PID = 2**22 + 1  # Linux counts to 2**22
 
@@ -199,3 +210,36 @@ def test_file_in_the_current_folder(tmp_path, monkeypatch):
     with write_file(Path("target")) as partial:
         partial.write_text("new")
     assert Path("target").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1),
+        np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4),
+        np.arange(12.0).reshape(3, 4).T,
+        np.arange(12.0).reshape(3, 4)[::2, 1:3],
+        np.zeros((0, 5), np.int64),
+        np.array([True, False]),
+    ],
+    ids=["images", "features", "transposed", "sliced", "empty", "truth values"],
+)
+def test_an_array_is_written_as_numpy_does(target, tmp_path, array):
+    write_array(target, array)
+    np.save(tmp_path / "by_numpy.npy", np.ascontiguousarray(array))
+    assert target.read_bytes() == (tmp_path / "by_numpy.npy").read_bytes()
+    assert names_beside(target) == ["target"]
+
+
+def test_an_array_that_does_not_fit_says_why_and_leaves_nothing(target):
+    """The limit on a file's size stands for a disk that is full while the file grows."""
+    array = np.ones(10_000)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            write_array(target, array)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert error.value.errno == errno.EFBIG
+    assert names_beside(target) == []

@@ -12,7 +12,7 @@ import requests
 from kagglesdk import kaggle_env
 
 from hostile import PROCESSED, QUARANTINED, good_files, jpeg, write_hostile_folder, write_hostile_zip
-from kaggle_server import serve
+from kaggle_server import replace_kaggle
 from pneumo.base.errors import PneumoError
 from pneumo.data import sources
 from pneumo.data.manifest import Patients
@@ -493,14 +493,7 @@ def fake_kaggle(tmp_path, monkeypatch):
     files["chest_xray/padding"] = bytes(3 * MIB)  # kagglehub keeps whole MiB of a broken download
     archive = io.BytesIO()
     write_zip(archive, files)
-    for name in ("HOME", "KAGGLE_CONFIG_DIR", "KAGGLEHUB_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_KERNEL_RUN_TYPE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
-    with serve(archive.getvalue()) as server:
-        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, server.url)
+    with replace_kaggle(archive.getvalue(), monkeypatch, tmp_path) as server:
         yield server
 
 

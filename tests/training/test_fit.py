@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from pneumo.base.artifacts import hash_file
 from pneumo.training.features import load_or_extract_features
 from pneumo.training.fit import (
     balanced_weights,
@@ -159,7 +160,7 @@ def test_a_head_phase_trains_the_head_alone_on_features(tmp_path):
 
     def load_features():
         calls.append(1)
-        return load_or_extract_features(classifier.extractor, path, tmp_path / "cache")
+        return load_or_extract_features(classifier.extractor, path, hash_file(path), tmp_path / "cache")
 
     fit_classifier(classifier, head_only, make_data(images), 0, load_features)
     assert calls == [1]

@@ -116,28 +116,33 @@ def predict_probabilities(scorer: Scorer, images: Images) -> FloatArray:
 
 
 def score_views(
-    scorer: Scorer, images: Images, views: Mapping[str, Callable[[Image], Image]]
+    scorer: Scorer, images: Images, rows: IntArray, views: Mapping[str, Callable[[Image], Image]]
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Return the probabilities for images as they are, and for each view of them.
 
     The images as they are are predicted here as well, not taken from predictions.csv, so that both sides of a
-    comparison come from the same computation.
+    comparison come from the same computation. Memory holds one batch, not the images.
 
     Args:
         scorer: the network.
-        images: uint8 array of shape (n, size_px, size_px, 1).
+        images: uint8 array of shape (n_all, size_px, size_px, 1), memory-mapped or not.
+        rows: int array of shape (n,), the images to score.
         views: name -> function of an image of shape (size_px, size_px).
 
     Returns:
-        Float arrays of shape (n, n_classes).
+        Float arrays of shape (n, n_classes), in the order of `rows`.
     """
-    changed = {
-        name: predict_probabilities(
-            scorer, np.array([change(image[..., 0]) for image in images], np.uint8)[..., None]
-        )
-        for name, change in views.items()
+    as_is: list[FloatArray] = []
+    changed: dict[str, list[FloatArray]] = {name: [] for name in views}
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = images[rows[start : start + BATCH_SIZE]]
+        as_is.append(score_images(scorer, batch))
+        for name, change in views.items():
+            pixels = np.array([change(image[..., 0]) for image in batch], np.uint8)[..., None]
+            changed[name].append(score_images(scorer, pixels))
+    return find_probabilities(np.concatenate(as_is)), {
+        name: find_probabilities(np.concatenate(scores)) for name, scores in changed.items()
     }
-    return predict_probabilities(scorer, images), changed
 
 
 def draw_maps(scorer: Scorer, images: Images, classes: IntArray) -> dict[str, FloatArray]:

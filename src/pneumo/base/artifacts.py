@@ -15,6 +15,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -82,6 +85,21 @@ def write_text(target: Path, text: str) -> None:
     """Write a UTF-8 text file, complete or not at all."""
     with write_file(target) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_array(target: Path, array: npt.NDArray[Any]) -> None:
+    """Write a .npy file as `numpy.save` does, complete or not at all.
+
+    `numpy.save` does not say why the system refuses to write, such as that the disk is full.
+
+    Args:
+        target: the file.
+        array: of any shape, numbers or truth values.
+    """
+    array = np.ascontiguousarray(array)
+    with write_file(target) as partial, partial.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def write_json(target: Path, value: Any) -> None:

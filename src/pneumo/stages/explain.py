@@ -95,23 +95,24 @@ def probe_run(
         path: of the gallery's pictures.
     """
     scores, test = select_scores(table, "test"), table[table["split"] == "test"]
-    pixels = images[test["row"].to_numpy()]
+    rows = test["row"].to_numpy(np.int64)
     y_pred = rule.decide(scores.probabilities)
     margins = gallery.find_margins(scores.probabilities, rule.threshold)
     groups = gallery.select_gallery(scores.y_true, y_pred, margins, scores.patients, N_EACH)
     shown = np.concatenate(list(groups.values()))
     sample = probes.select_sample(scores.patients, N_SAMPLE, seed=0)
-    maps = attribution.draw_maps(scorer, pixels[shown], y_pred[shown])
-    views = attribution.score_views(scorer, pixels, probes.VIEWS)
-    attention = attribution.draw_first_map(scorer, pixels[sample], y_pred[sample])
+    pictures, sampled = images[rows[shown]], images[rows[sample]]
+    maps = attribution.draw_maps(scorer, pictures, y_pred[shown])
+    views = attribution.score_views(scorer, images, rows, probes.VIEWS)
+    attention = attribution.draw_first_map(scorer, sampled, y_pred[sample])
     attribution.shuffle_weights(scorer, seed=0)
-    shuffled = attribution.draw_first_map(scorer, pixels[sample], y_pred[sample])
+    shuffled = attribution.draw_first_map(scorer, sampled, y_pred[sample])
     found = [
         *probes.probe_views(scores.y_true, scores.patients, *views),
         probes.probe_attention(attention),
         probes.probe_maps(attribution.correlate_maps(attention, shuffled)),
     ]
-    gallery.save_gallery(pixels[shown, ..., 0], maps, path)
+    gallery.save_gallery(pictures[..., 0], maps, path)
     ids, first_maps = test["id"].to_numpy(object), next(iter(maps.values()))
     return {
         "probes": pd.DataFrame([asdict(probe) for probe in found]),

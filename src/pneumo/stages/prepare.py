@@ -1,9 +1,8 @@
 """prepare: data/raw/<name>/ -> manifest.csv and exploration/."""
 
-import numpy as np
 import pandas as pd
 
-from pneumo.base.artifacts import write_file, write_folder
+from pneumo.base.artifacts import write_array, write_file, write_folder
 from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASS_FOLDERS
@@ -47,7 +46,7 @@ def run(params: Params) -> None:
         quarantine.sort_values("path").to_csv(folder / "quarantine.csv", index=False)
         images.loc[~images["parsed"], ["id", "label"]].to_csv(folder / "unparsed_names.csv", index=False)
         find_oddities(images).to_csv(folder / "oddities.csv", index=False)
-        np.save(folder / "samples.npy", draw_samples(manifest))
+        write_array(folder / "samples.npy", draw_samples(manifest))
     parts = ", ".join(f"{n} {split}" for split, n in manifest["split"].value_counts().items())
     print(f"{len(manifest)} images of {manifest['patient'].nunique()} patients: {parts}")
     if source.patients is Patients.per_image:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pneumo.base.artifacts import write_file
+from pneumo.base.artifacts import write_array
 from pneumo.base.config import Params
 from pneumo.base.paths import images_path, manifest_path, samples_path
 from pneumo.base.tables import read_manifest
@@ -17,8 +17,8 @@ def run(params: Params, combo: str) -> None:
     steps = parse_combo(combo, params.combos[combo], params.image_size_px)
     target = images_path(params.data_name, combo)
     write_images(paths, steps, target, name=f"preprocess {combo}")
-    with write_file(samples_path(params.data_name, combo)) as partial, partial.open("wb") as file:
-        np.save(file, draw_samples(np.load(target, mmap_mode="r"), manifest))
+    samples = draw_samples(np.load(target, mmap_mode="r"), manifest)
+    write_array(samples_path(params.data_name, combo), samples)
     for warning in find_ineffective_limits(combo, steps):
         print(f"warning: {warning}")
     print(f"{combo}: {' -> '.join(step.name for step in steps)}: {len(paths)} images in {target}")

@@ -11,7 +11,6 @@ from pneumo.base.artifacts import read_json, write_folder, write_json
 from pneumo.base.config import Params, Run, build, load_group
 from pneumo.base.labels import CLASSES
 from pneumo.base.paths import (
-    images_path,
     manifest_path,
     run_dir,
     run_seconds_path,
@@ -36,15 +35,14 @@ def run(params: Params, run: Run) -> None:
     inputs = {
         "requirements.lock": LOCK_PATH,
         "manifest.csv": manifest_path(params.data_name),
-        "images.npy": images_path(params.data_name, run.combo),
     }
+    data = load_dataset(params, run.combo)
     provenance = {
         **describe_environment(),
         "weights": read_json(weights_record_path(run.model)),
-        "hashes": hash_inputs(inputs),
+        "hashes": {**hash_inputs(inputs), "images.npy": data.images_sha256},
         "recipe": asdict(recipe),
     }
-    data = load_dataset(params, run.combo)
     trained = train_run(data, recipe, run.seed)
     classes, y_true = CLASSES[params.task], data.y_true[trained.rows]
     table = tabulate_predictions(data.manifest.iloc[trained.rows], classes, y_true, trained.probabilities)

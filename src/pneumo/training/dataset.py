@@ -1,13 +1,14 @@
 """What a run learns from, how it is trained on that, and what it predicts."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pneumo.base.artifacts import hash_file
 from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES
@@ -41,6 +42,11 @@ class Dataset:
     test_rows: npt.NDArray[np.int64]
     weights_dir: Path
 
+    @cached_property
+    def images_sha256(self) -> str:
+        """Hash of the combo's images, computed once: they may be many gigabytes."""
+        return hash_file(self.images_path)
+
     def build_classifier(self, recipe: Recipe, seed: int) -> Classifier:
         """Build a recipe's network for these images and classes, on its devices.
 
@@ -52,7 +58,9 @@ class Dataset:
 
     def load_features(self, classifier: Classifier) -> Features:
         """Return the features of all images from the backbone of a classifier, computed once and kept."""
-        return load_or_extract_features(classifier.extractor, self.images_path, FEATURE_CACHE_DIR)
+        return load_or_extract_features(
+            classifier.extractor, self.images_path, self.images_sha256, FEATURE_CACHE_DIR
+        )
 
 
 def load_dataset(params: Params, combo: str) -> Dataset:
