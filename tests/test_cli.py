@@ -179,6 +179,12 @@ def test_the_traceback_of_another_error_is_kept_in_a_file_that_the_message_names
     assert "raise error\nOSError: disk\n  is full" in path.read_text()
 
 
+def test_an_error_is_named_where_its_traceback_cannot_be_written(capsys, monkeypatch):
+    Path("logs").write_text("a file where the folder should be")
+    fail_with(monkeypatch, ValueError("the reason"))
+    expect_error(capsys, ["download"], "unexpected ValueError: the reason (no traceback, as logs/", "--debug")
+
+
 def test_a_missing_output_of_an_earlier_stage_is_named(capsys, monkeypatch):
     fail_with(monkeypatch, FileNotFoundError(2, "No such file", "data/phantom/manifest.csv"))
     expect_error(capsys, ["prepare"], "Expected data/phantom/manifest.csv", "Run `dvc repro`")

@@ -188,9 +188,12 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        path = _write_traceback(module)
+        try:
+            where = f"traceback in {_write_traceback(module)}"
+        except OSError as refusal:
+            where = f"no traceback, as {LOGS_DIR}/ cannot be written: {refusal.strerror}; --debug shows it"
         text = " ".join(str(error).split())
-        print(f"pneumo: unexpected {type(error).__name__}: {text} (traceback in {path})", file=sys.stderr)
+        print(f"pneumo: unexpected {type(error).__name__}: {text} ({where})", file=sys.stderr)
         return 1
     return 0
 
