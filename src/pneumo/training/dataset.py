@@ -11,6 +11,7 @@ import pandas as pd
 from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES
+from pneumo.base.partition import divide_into_folds
 from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.tables import number_classes, read_manifest
 from pneumo.training.devices import use_devices
@@ -56,12 +57,43 @@ class Dataset:
 
 
 def load_dataset(params: Params, combo: str) -> Dataset:
-    """Read the manifest and open a combo's images.
+    """Read the manifest and open a combo's images, to choose a recipe by.
 
     Raises:
-        PneumoError: a class has no training or no validation images.
+        PneumoError: a class has no training or no validation images, or images are divided into folds.
+    """
+    if params.split.has_folds:
+        raise PneumoError(
+            "split.protocol: Expected official, to choose a recipe by. Received: folds. What validates in "
+            "one fold is tested in another, so a recipe chosen by it would be chosen on the test set."
+        )
+    return _open_dataset(params, combo, read_manifest(manifest_path(params.data_name)))
+
+
+def load_folds(params: Params, combo: str, seed: int) -> list[Dataset]:
+    """Read the manifest and open a combo's images, divided as each network of a run sees them.
+
+    Args:
+        params: data, split and task.
+        combo: whose images.
+        seed: of the run. With cross-validation, each seed divides the images anew, so that the spread over
+            seeds holds what another division would change.
+
+    Returns:
+        One Dataset, or one a fold with `split` in its manifest.
+
+    Raises:
+        PneumoError: a class has no training or no validation images, or too few patients for the folds.
     """
     manifest = read_manifest(manifest_path(params.data_name))
+    if not params.split.has_folds:
+        return [_open_dataset(params, combo, manifest)]
+    labels, subtypes = (manifest[name].to_numpy(str) for name in ("label", "subtype"))
+    divided = divide_into_folds(labels, subtypes, manifest["group"].to_numpy(), params.split, seed)
+    return [_open_dataset(params, combo, manifest.assign(split=parts)) for parts in divided]
+
+
+def _open_dataset(params: Params, combo: str, manifest: pd.DataFrame) -> Dataset:
     path = images_path(params.data_name, combo)
     classes = CLASSES[params.task]
     y_true = number_classes(manifest, params.task)
