@@ -1,4 +1,4 @@
-"""Cross-validated experiments whose true scores are known: classifiers are trained on folds of drawn images."""
+"""Cross-validated experiments whose true scores are known: classifiers trained on folds of drawn images."""
 
 from dataclasses import dataclass
 
@@ -64,7 +64,9 @@ class FoldExperiment:
             folds = divide_into_folds(labels, labels, patient, split, seed if self.own_folds else 0)
             for combo, features in combos.items():
                 key = combo, "lda", seed
-                runs[key], truth[key] = self._cross_validate(features, y_true, patient, folds, shift, generator)
+                runs[key], truth[key] = self._cross_validate(
+                    features, y_true, patient, folds, shift, generator
+                )
         return runs, truth
 
     def _cross_validate(self, features, y_true, patient, folds, shift, generator):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from pneumo.base.config import Split
 from pneumo.base.errors import PneumoError
@@ -143,8 +142,10 @@ def draw_groups(strata: TextArray, groups: IntArray, fraction: float, seed: Seed
     Returns:
         bool array of shape (n,), true for images of the groups that were drawn.
     """
-    table = pd.crosstab(groups, strata)
-    counts = table.to_numpy()
+    names, group_of = np.unique(groups, return_inverse=True)
+    kinds, stratum_of = np.unique(strata, return_inverse=True)
+    counts = np.zeros((len(names), len(kinds)), np.int64)
+    np.add.at(counts, (group_of, stratum_of), 1)
     n_images = counts.sum(axis=1)
     shuffled = np.random.default_rng(seed).permutation(len(counts))
     order = shuffled[np.argsort(-np.log2(n_images[shuffled]).astype(int), kind="stable")]
@@ -156,4 +157,4 @@ def draw_groups(strata: TextArray, groups: IntArray, fraction: float, seed: Seed
         if np.abs(deficit - counts[group]).sum() < np.abs(deficit).sum():
             is_drawn[group] = True
             drawn += counts[group]
-    return np.isin(groups, table.index[is_drawn])
+    return is_drawn[group_of]

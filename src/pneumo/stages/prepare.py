@@ -39,6 +39,8 @@ def run(params: Params) -> None:
         find_oddities(images).to_csv(folder / "oddities.csv", index=False)
         np.save(folder / "samples.npy", draw_samples(manifest))
     parts = ", ".join(f"{n} {split}" for split, n in manifest["split"].value_counts().items())
+    if params.split.has_folds:
+        parts = f"{params.split.n_folds} folds, drawn for each seed"
     print(f"{len(manifest)} images of {manifest['patient'].nunique()} patients: {parts}")
     if source.patients is Patients.per_image:
         print("Each image counts as a patient of its own (patients: per_image).")
