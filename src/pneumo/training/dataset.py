@@ -88,6 +88,11 @@ def load_folds(params: Params, combo: str, seed: int) -> list[Dataset]:
     manifest = read_manifest(manifest_path(params.data_name))
     if not params.split.has_folds:
         return [_open_dataset(params, combo, manifest)]
+    if "group" not in manifest:
+        raise PneumoError(
+            "Expected a manifest prepared for split.protocol: folds. Received: one with an official split. "
+            "Run `dvc repro`."
+        )
     labels, subtypes = (manifest[name].to_numpy(str) for name in ("label", "subtype"))
     divided = divide_into_folds(labels, subtypes, manifest["group"].to_numpy(), params.split, seed)
     return [_open_dataset(params, combo, manifest.assign(split=parts)) for parts in divided]
