@@ -55,6 +55,7 @@ USE_KERAS = {
     "training/devices",
     "training/features",
     "training/fit",
+    "training/folds",
     "training/network_file",
     "training/networks",
     "training/provenance",

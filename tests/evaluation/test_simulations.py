@@ -174,7 +174,7 @@ def test_combos_that_do_not_differ(experiment):
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", FOLDS.values(), ids=FOLDS.keys())
 def test_cross_validated_combos_that_do_not_differ(experiment):
-    alarms, differences, means = judge_folds(experiment, n_tables=300, n_draws=150)
+    alarms, differences, means = judge_folds(experiment, n_tables=150, n_draws=150)
     assert alarms <= 0.06
     assert 0.93 <= differences.mean() <= 0.98
     assert 0.93 <= differences["roc_auc"] <= 0.98
@@ -184,7 +184,7 @@ def test_cross_validated_combos_that_do_not_differ(experiment):
 
 @pytest.mark.slow
 def test_intervals_of_networks_that_overfit_are_too_narrow_and_those_of_differences_are_not():
-    alarms, differences, means = judge_folds(OVERFITTED, n_tables=300, n_draws=150)
+    alarms, differences, means = judge_folds(OVERFITTED, n_tables=150, n_draws=150)
     assert alarms <= 0.06
     assert 0.93 <= differences.mean() <= 0.98
     assert 0.85 <= means["roc_auc"] <= 0.93  # a known limit, decision 18

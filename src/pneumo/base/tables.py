@@ -82,3 +82,26 @@ def write_predictions(table: pd.DataFrame, path: Path) -> None:
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read predictions.csv."""
     return pd.read_csv(path, dtype=_TEXT)
+
+
+def select_first_fold(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what model.keras has predicted: all rows, or with cross-validation those of the first fold.
+
+    Args:
+        table: content of predictions.csv.
+    """
+    if "fold" not in table:
+        return table
+    return table[table["fold"] == 0].drop(columns="fold").reset_index(drop=True)
+
+
+def locate_predictions(table: pd.DataFrame, manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the row of the manifest of each prediction; -1 for none, and where it is in another split there.
+
+    Args:
+        table: with `id` and `split`.
+        manifest: with `id` and `split`.
+    """
+    rows = pd.Index(manifest["id"]).get_indexer(table["id"]).astype(np.int64)
+    known = manifest["split"].to_numpy()[rows]
+    return np.where((known == table["split"]) | (known == FOLDS), rows, -1)

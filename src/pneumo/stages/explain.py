@@ -20,10 +20,9 @@ from pneumo.base.artifacts import write_folder
 from pneumo.base.config import CONF_PATH, Params, Run
 from pneumo.base.decision import DecisionRule
 from pneumo.base.errors import PneumoError
-from pneumo.base.labels import FOLDS
 from pneumo.base.paths import explanations_dir, images_path, manifest_path, run_dir
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.base.tables import read_manifest, read_predictions
+from pneumo.base.tables import locate_predictions, read_manifest, read_predictions, select_first_fold
 from pneumo.evaluation.predictions import select_scores
 from pneumo.evaluation.scoring import fit_rule
 
@@ -73,18 +72,12 @@ def explain_run(
 def read_rows(run: Run, manifest: pd.DataFrame) -> pd.DataFrame:
     """Read the predictions of a run's model.keras and add `row`, where images.npy has each image.
 
-    With cross-validation, these are the predictions of the first fold.
-
     Raises:
         PneumoError: an image is not in the manifest, or is in another split there.
     """
-    table = read_predictions(run_dir(run) / "predictions.csv")
-    expected = table["split"]
-    if "fold" in table:
-        table = table[table["fold"] == 0].drop(columns="fold").reset_index(drop=True)
-        expected = pd.Series(FOLDS, index=table.index)
-    table["row"] = pd.Index(manifest["id"]).get_indexer(table["id"])
-    if (table["row"] < 0).any() or (manifest["split"].to_numpy()[table["row"]] != expected).any():
+    table = select_first_fold(read_predictions(run_dir(run) / "predictions.csv"))
+    table["row"] = locate_predictions(table, manifest)
+    if (table["row"] < 0).any():
         raise PneumoError(f"{run.name}: Expected predictions for the manifest's images. Received: others.")
     return table
 
