@@ -31,10 +31,12 @@ CAUTIOUS = {
 FOLDS = {
     "ten features": FoldExperiment(),
     "training without noise": FoldExperiment(seed_sd=0.0),
-    "three folds": FoldExperiment(n_folds=3),
 }
-# Networks that depend much on which images they were trained on, which nothing here is drawn from.
-OVERFITTED = FoldExperiment(n_features=50)
+# Networks that depend much on which images they were trained on, which no draw changes.
+OVERFITTED = {
+    "three folds": FoldExperiment(n_folds=3),
+    "fifty features": FoldExperiment(n_features=50),
+}
 SHORT = Experiment({"a": 4, "b": 4, "c": 1}, n_patients=120, seed_sd=0.25, combo_sd=0.1)
 
 
@@ -183,11 +185,12 @@ def test_cross_validated_combos_that_do_not_differ(experiment):
 
 
 @pytest.mark.slow
-def test_intervals_of_networks_that_overfit_are_too_narrow_and_those_of_differences_are_not():
-    alarms, differences, means = judge_folds(OVERFITTED, n_tables=150, n_draws=150)
-    assert alarms <= 0.06
+@pytest.mark.parametrize("experiment", OVERFITTED.values(), ids=OVERFITTED.keys())
+def test_networks_that_overfit_have_too_narrow_intervals_and_their_differences_do_not(experiment):
+    alarms, differences, means = judge_folds(experiment, n_tables=150, n_draws=150)
+    assert alarms <= 0.08
     assert 0.93 <= differences.mean() <= 0.98
-    assert 0.85 <= means["roc_auc"] <= 0.93  # a known limit, decision 18
+    assert 0.86 <= means["roc_auc"] <= 0.93  # a known limit, decision 18
 
 
 @pytest.mark.slow

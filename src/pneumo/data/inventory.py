@@ -39,16 +39,14 @@ def describe_source(source: Source, split: Split) -> list[str]:
     names = tabulate_names(places, source.patients)
     require_known_patients(names, source.patients)
     lines = [f"data: {source.title}, {_describe_patients(names, source.patients)}"]
-    if n_others := len(places) - len(names):
-        lines.append(f"data: {n_others} other files")
-    if split.has_folds:
-        return lines + _describe_folds(names, split)
-    for name in SPLITS:
+    for name in () if split.has_folds else SPLITS:
         rows = names[names["official_split"] == name]
         lines.append(f"data: {name}: {_describe_labels(rows)}")
         if name != "val":
             _require_classes(rows, "data", f"{name}/")
-    return lines + _describe_split(names, split)
+    if n_others := len(places) - len(names):
+        lines.append(f"data: {n_others} other files")
+    return lines + (_describe_folds if split.has_folds else _describe_split)(names, split)
 
 
 def _describe_table(source: Source, split: Split) -> list[str]:
