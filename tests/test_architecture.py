@@ -55,6 +55,7 @@ USE_KERAS = {
     "training/devices",
     "training/features",
     "training/fit",
+    "training/folds",
     "training/network_file",
     "training/networks",
     "training/provenance",
@@ -138,7 +139,7 @@ def test_training_depends_on_nothing_it_does_not_need():
     train = STAGES["train"]
     rooms = {dep for dep in train["deps"] if dep.startswith("src/")}
     assert rooms == {"src/pneumo/base", "src/pneumo/training", "src/pneumo/stages/train.py"}
-    assert train["params"] == ["task", "models.${item.model}"]
+    assert train["params"] == ["split", "task", "models.${item.model}"]
 
 
 def test_no_stage_runs_before_the_parameters_are_checked():

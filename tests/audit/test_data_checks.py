@@ -290,6 +290,22 @@ class TestCopies:
         images[first] = images[second]
         assert len(data_checks.find_copies(manifest, images)) == 0
 
+    def test_folds_may_set_any_two_groups_apart(self):
+        manifest, images = make_manifest(), make_images()
+        manifest = manifest.assign(split="folds", group=pd.factorize(manifest["patient"])[0])
+        group = manifest["group"].to_numpy()
+        assert len(data_checks.find_copies(manifest, images)) == 0
+        same = np.flatnonzero(group == group[0])
+        other = np.flatnonzero(group != group[0])[-1]
+        images[same] = images[other] = images[0]
+        copies = data_checks.find_copies(manifest, images)
+        pairs = sorted(map(tuple, copies[["test_id", "other_id"]].to_numpy().tolist()))
+        ids = manifest["id"].to_numpy()
+        assert pairs == sorted((ids[row], ids[other]) for row in same)  # those of one patient stay together
+        finding = data_checks.judge_copies(manifest, copies)
+        assert (finding.value, finding.verdict) == (len(same) + 1, Verdict.PROBLEM)
+        assert data_checks.judge_copies(manifest, copies[:0]).verdict is Verdict.NO_PROBLEM
+
     @pytest.mark.parametrize("key", ["patient", "sha256"])
     def test_a_patient_or_file_on_both_sides(self, key):
         manifest = make_manifest()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import optimize
 from simulated_experiment import Experiment
+from simulated_folds import FoldExperiment
 
 from pneumo.evaluation.comparison import Verdict, add_mean_intervals, compare_combos, draw_scores
 from pneumo.evaluation.effects import Family, tabulate_effects
@@ -26,6 +27,15 @@ CAUTIOUS = {
     "no spread over seeds": Experiment(dict.fromkeys("abcd", 3), seed_sd=0, combo_sd=0),
     "two seeds of two combos": Experiment({"a": 2, "b": 2}, seed_sd=0.2),
     "one combo with several seeds": Experiment({"a": 3, "b": 1, "c": 1, "d": 1}, seed_sd=0.2),
+}
+FOLDS = {
+    "ten features": FoldExperiment(),
+    "training without noise": FoldExperiment(seed_sd=0.0),
+}
+# Networks that depend much on which images they were trained on, which no draw changes.
+OVERFITTED = {
+    "three folds": FoldExperiment(n_folds=3),
+    "fifty features": FoldExperiment(n_features=50),
 }
 SHORT = Experiment({"a": 4, "b": 4, "c": 1}, n_patients=120, seed_sd=0.25, combo_sd=0.1)
 
@@ -52,6 +62,28 @@ def judge_tables(experiment, n_tables, n_draws, seed=0):
         hits = [mean[f"{m}_low"].le(value) & mean[f"{m}_high"].ge(value) for m, value in truth.items()]
         means.append(np.mean(hits))
     return np.mean(alarms), np.mean(differences), np.mean(means)
+
+
+def judge_folds(experiment, n_tables, n_draws, seed=0):
+    """Return of cross-validated combos that do not differ what `judge_tables` does, intervals by metric."""
+    generator = np.random.default_rng(seed)
+    pages, truths = [], []
+    for _ in range(n_tables):
+        runs, truth = experiment.draw_runs(generator)
+        draws = draw_scores(runs, n_draws)
+        keys = list(dict.fromkeys((combo, model) for combo, model, _ in runs))
+        means = add_mean_intervals(pd.DataFrame(keys, columns=["combo", "model"]), draws)
+        pages.append((compare_combos(runs, draws), means))
+        truths.append(pd.DataFrame(truth).mean(axis=1))
+    truth = pd.DataFrame(truths).mean()
+    tables = pd.concat([table for table, _ in pages])
+    means = pd.concat([mean for _, mean in pages])
+    hits = tables["low"].le(0) & tables["high"].ge(0)
+    return (
+        np.mean([(table["p_holm"] <= 0.05).any() for table, _ in pages]),
+        hits.groupby(tables["metric"]).mean(),
+        pd.Series({m: (means[f"{m}_low"].le(v) & means[f"{m}_high"].ge(v)).mean() for m, v in truth.items()}),
+    )
 
 
 def find_power(experiment, n_tables, n_draws, seed=0):
@@ -119,6 +151,14 @@ def test_a_short_simulation_finds_intervals_right_and_few_false_alarms():
     assert 0.92 < means < 0.985
 
 
+def test_a_short_simulation_of_cross_validation():
+    experiment = FoldExperiment(n_patients=120, n_features=6)
+    alarms, differences, means = judge_folds(experiment, n_tables=40, n_draws=100)
+    assert alarms <= 0.13
+    assert 0.92 < differences.mean() < 0.99
+    assert 0.92 < means.mean() < 0.995
+
+
 def test_a_short_simulation_finds_what_is_detectable():
     experiment = Experiment({"a": 3, "b": 3}, n_patients=120, separation=1.2)
     assert 0.6 < find_power(experiment, n_tables=40, n_draws=100) < 0.95
@@ -131,6 +171,26 @@ def test_combos_that_do_not_differ(experiment):
     assert alarms <= 0.05
     assert 0.93 <= differences <= 0.97
     assert 0.93 <= means <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", FOLDS.values(), ids=FOLDS.keys())
+def test_cross_validated_combos_that_do_not_differ(experiment):
+    alarms, differences, means = judge_folds(experiment, n_tables=150, n_draws=150)
+    assert alarms <= 0.06
+    assert 0.93 <= differences.mean() <= 0.98
+    assert 0.93 <= differences["roc_auc"] <= 0.98
+    assert 0.93 <= means["roc_auc"] <= 0.97
+    assert 0.93 <= means.mean() <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", OVERFITTED.values(), ids=OVERFITTED.keys())
+def test_networks_that_overfit_have_too_narrow_intervals_and_their_differences_do_not(experiment):
+    alarms, differences, means = judge_folds(experiment, n_tables=150, n_draws=150)
+    assert alarms <= 0.08
+    assert 0.93 <= differences.mean() <= 0.98
+    assert 0.86 <= means["roc_auc"] <= 0.93  # a known limit, decision 18
 
 
 @pytest.mark.slow

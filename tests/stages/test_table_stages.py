@@ -54,6 +54,51 @@ def test_splits_are_carved_out_by_patient(images):
         assert by_id.loc[image.path, "age"] == float(image.age)
 
 
+FOLDS = "split: {val_fraction: 0.25, seed: 0, protocol: folds, n_folds: 5}"
+
+
+def test_with_folds_no_test_set_is_carved_out(workspace, images, capsys):
+    edit_params(workspace, "split: {val_fraction: 0.25, seed: 0}", FOLDS)
+    check.run(load_params())
+    said = capsys.readouterr().out
+    assert "data: cross-validation over 5 folds by patient; each seed draws its own\n" in said
+    assert "carved out" not in said
+    manifest = prepare_data()
+    assert "75 images of 60 patients: 5 folds, drawn for each seed\n" in capsys.readouterr().out
+    assert len(manifest) == len(images)
+    assert set(manifest["split"]) == {"folds"}
+    assert not manifest[["patient", "group"]].drop_duplicates()["patient"].duplicated().any()
+
+
+def test_a_stated_split_sets_nothing_aside_with_folds(workspace, images, capsys):
+    edit_params(workspace, "split: {val_fraction: 0.25, seed: 0}", FOLDS)
+    # Images of one patient on both sides, which an official split sets aside.
+    edit_table(lambda table: table.assign(split=["train", "test"] * 37 + ["train"]))
+    manifest = prepare_data()
+    assert len(manifest) == len(images)
+    assert manifest["official_split"].value_counts().to_dict() == {"train": 38, "test": 37}
+    check.run(load_params())
+    assert "the split that the data state is not used" in capsys.readouterr().out
+
+
+def test_files_of_one_content_are_in_one_group(workspace, images):
+    edit_params(workspace, "split: {val_fraction: 0.25, seed: 0}", FOLDS)
+    folder = Path("originals/hospital")
+    first = images[0]
+    other = next(each for each in images if each.label == first.label and each.patient != first.patient)
+    (folder / other.path).write_bytes((folder / first.path).read_bytes())
+    group = prepare_data().set_index("id")["group"]
+    assert group[other.path] == group[first.path]
+
+
+def test_too_few_patients_for_folds_are_named(workspace, images):
+    edit_params(workspace, "split: {val_fraction: 0.25, seed: 0}", FOLDS)
+    normal = [each.path for each in images if each.label == "normal"]
+    edit_table(lambda table: table[~table["path"].isin(normal[3:])])
+    with pytest.raises(PneumoError, match=r"Expected enough normal patients .* Lower split\.n_folds"):
+        check.run(load_params())
+
+
 @pytest.mark.usefixtures("images")
 def test_the_seed_of_the_split_decides(workspace):
     first = prepare_data()

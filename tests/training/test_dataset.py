@@ -8,7 +8,7 @@ import numpy as np
 from pneumo.training import dataset
 
 
-def test_images_are_hashed_once_for_features_asked_for_many_times(tmp_path, monkeypatch):
+def test_images_are_hashed_once_for_all_folds(tmp_path, monkeypatch):
     path = tmp_path / "images.npy"
     np.save(path, np.arange(60, dtype=np.uint8).reshape(15, 2, 2, 1))
     hashed, asked = [], []
@@ -19,10 +19,11 @@ def test_images_are_hashed_once_for_features_asked_for_many_times(tmp_path, monk
 
     monkeypatch.setattr(dataset, "hash_file", hash_file)
     monkeypatch.setattr(dataset, "load_or_extract_features", lambda *arguments: asked.append(arguments))
-    data = dataset.Dataset(None, path, None, None, None, None)
-    for network in ("first", "second"):
-        data.load_features(SimpleNamespace(extractor=network))
+    file = dataset.ImagesFile(path)
+    for fold in ("first", "second"):
+        part = dataset.Dataset(None, file, None, None, None, None)
+        part.load_features(SimpleNamespace(extractor=fold))
     expected = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert data.images_sha256 == expected
+    assert file.sha256 == expected
     assert [call[:3] for call in asked] == [("first", path, expected), ("second", path, expected)]
     assert hashed == [path]

@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from pneumo.base.labels import FOLDS
 from pneumo.evaluation import resampling
 
 FloatArray = npt.NDArray[np.float64]
@@ -183,10 +184,11 @@ def check_shift(manifest: pd.DataFrame, images: Images, label: str) -> Finding:
 def find_copies(manifest: pd.DataFrame, images: Images) -> pd.DataFrame:
     """Find pairs of nearly identical images, one in the test set and one not.
 
-    Memory for correlations is bounded, whatever the number of images.
+    With cross-validation: pairs of different groups, as one may be tested by a network that has seen the
+    other. Memory for correlations is bounded, whatever the number of images.
 
     Args:
-        manifest: n images, with `id`, `patient` and `split`.
+        manifest: n images, with `id`, `patient` and `split`, and with cross-validation `group`.
         images: uint8 array of shape (n, size_px, size_px).
 
     Returns:
@@ -194,8 +196,9 @@ def find_copies(manifest: pd.DataFrame, images: Images) -> pd.DataFrame:
         correlation first.
     """
     small = shrink(images, 32)
+    has_folds = (manifest["split"] == FOLDS).any()
     is_test = (manifest["split"] == "test").to_numpy()
-    test_rows, other_rows = np.flatnonzero(is_test), np.flatnonzero(~is_test)
+    test_rows, other_rows = np.flatnonzero(is_test | has_folds), np.flatnonzero(~is_test)
     blocks = [other_rows[at : at + N_IN_BLOCK] for at in range(0, len(other_rows), N_IN_BLOCK)]
     found = [np.zeros((0, 3))]
     for others in tqdm(blocks, "compare with test images", unit="block"):
@@ -207,6 +210,9 @@ def find_copies(manifest: pd.DataFrame, images: Images) -> pd.DataFrame:
             values = correlation[row, column].round(5)
             found.append(np.stack([tests[row], others[column], values], axis=1))
     pairs = np.concatenate(found)
+    if has_folds:
+        groups, ends = manifest["group"].to_numpy(), pairs[:, :2].astype(np.int64)
+        pairs = pairs[(ends[:, 0] < ends[:, 1]) & (groups[ends[:, 0]] != groups[ends[:, 1]])]
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], -pairs[:, 2]))]
     test, other = (manifest.iloc[pairs[:, column].astype(np.int64)] for column in (0, 1))
     return pd.DataFrame(
@@ -222,10 +228,14 @@ def find_copies(manifest: pd.DataFrame, images: Images) -> pd.DataFrame:
 def judge_copies(manifest: pd.DataFrame, copies: pd.DataFrame) -> Finding:
     """Count the test images whose patient, file or picture is in the training or validation set too.
 
+    With cross-validation, patients and files are in one fold each, and pictures are counted.
+
     Args:
         manifest: with `id`, `patient`, `split` and `sha256`.
         copies: as `find_copies` returns them.
     """
+    if (manifest["split"] == FOLDS).any():
+        return _judge_copies_of_folds(len(manifest), copies)
     is_test = manifest["split"] == "test"
     test, others = manifest[is_test], manifest[~is_test]
     has_patient = test["patient"].isin(others["patient"])
@@ -244,6 +254,22 @@ def judge_copies(manifest: pd.DataFrame, copies: pd.DataFrame) -> Finding:
         "A model may have memorised them."
         if n_affected
         else f"None of the {len(test)} test images does.",
+    )
+
+
+def _judge_copies_of_folds(n_images: int, copies: pd.DataFrame) -> Finding:
+    n_affected = len(set(copies["test_id"]) | set(copies["other_id"]))
+    return Finding(
+        "copies",
+        "Are there nearly identical images of different patients, which folds may set apart?",
+        float(n_affected),
+        float("nan"),
+        float("nan"),
+        Verdict.PROBLEM if n_affected else Verdict.NO_PROBLEM,
+        f"{n_affected} of {n_images} images have such a copy (copies.csv). A model that is tested on one of "
+        "a pair may have memorised the other."
+        if n_affected
+        else f"None of the {n_images} images has such a copy.",
     )
 
 

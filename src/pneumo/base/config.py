@@ -38,19 +38,41 @@ class ThresholdMethod(Enum):
     cost = "cost"
 
 
-@dataclass
-class Split:
-    """How validation is carved out of the official training set.
+class Protocol(Enum):
+    """How images are divided.
 
     Attributes:
-        val_fraction: share of the training images, in (0, 0.5].
-        seed: of the shuffle.
+        official: the test set is the data set's own; where a table states none, it is carved out.
+        folds: cross-validation. Each image is tested once, by a network that has not seen its patient.
+    """
+
+    official = "official"
+    folds = "folds"
+
+
+@dataclass
+class Split:
+    """How images are divided into training, validation and test sets.
+
+    Attributes:
+        val_fraction: share of the images outside the test set that validate, in (0, 0.5].
+        seed: of the draw.
+        protocol: where the test set comes from.
+        n_folds: of cross-validation, 2 or more; used by `folds` only.
     """
 
     val_fraction: float
     seed: int
+    protocol: Protocol = Protocol.official
+    n_folds: int = 5
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether runs are cross-validated."""
+        return self.protocol is Protocol.folds
 
     def __post_init__(self) -> None:
+        expect(self.n_folds >= 2, "split.n_folds", "2 or more", self.n_folds)
         expect(
             0 < self.val_fraction <= 0.5, "split.val_fraction", "a fraction in (0, 0.5]", self.val_fraction
         )
@@ -85,7 +107,7 @@ class Params:
         experiment: names models/<experiment>/ and reports/<experiment>/.
         data: `source`, a file of conf/data/; `name`, which names data/<name>/, so that data sets of one
             source have folders of their own; and overrides of what stands in the file.
-        split: how validation is carved out.
+        split: how images are divided.
         image_size_px: height and width of the preprocessed images.
         task: which classes are told apart.
         combos: name -> preprocessing steps, in order; an empty list or dict is the image as it is.
@@ -134,6 +156,11 @@ class Params:
                 expect(member in groups, f"ensembles.{name}", f"some of {', '.join(groups)}", member)
         for name in self.external:
             expect_name("external", name)
+        if self.split.has_folds:
+            # A cross-validated run is several networks, and seeds divide the images differently.
+            for key, names in (("ensembles", self.ensembles), ("external", self.external)):
+                needed = "none with split.protocol: folds, or split.protocol: official"
+                expect(not names, key, needed, ", ".join(names))
         expect(0 < self.prevalence < 1, "prevalence", "a fraction in (0, 1)", self.prevalence)
         expect(
             0 < self.equivalence_margin < 1,

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 SPLITS = ("train", "val", "test")
+FOLDS = "folds"  # in place of a split where images are cross-validated: each is in every split in its turn
 CLASS_FOLDERS = ("NORMAL", "PNEUMONIA")
 
 

@@ -1,6 +1,7 @@
 """TensorFlow's messages about the machine, out of sight where they help nobody."""
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -15,6 +16,8 @@ DEBUG_VARIABLE = "PNEUMO_DEBUG"
 def quieten_tensorflow() -> None:
     """Ask TensorFlow for errors only, and for nothing where there is no GPU whose errors could matter."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if NVIDIA_DRIVER.exists() else "3")
+    # It warns of every network after the first few of a process, as cross-validation builds them.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """The two tables that one room writes and another reads.
 
-- manifest.csv, from `data`: one row an image, and what its file and its name say.
+- manifest.csv, from `data`: one row an image, and what its file and its name say. With cross-validation,
+  `split` is FOLDS, and `group` numbers the images that stay together.
 - predictions.csv, from `training`: one row an image of the validation and test sets, with `id`, `split`,
   `patient`, `y_true` (class number) and `p_<class>`, the probability of each class. Every score is computed
-  from it.
+  from it. With cross-validation, `fold` says whose network predicted: each image is tested in one fold, and
+  may validate in others.
 """
 
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pneumo.base.labels import CLASSES, Task
+from pneumo.base.labels import CLASSES, FOLDS, Task
 
 PROBABILITY_PREFIX = "p_"
 _TEXT = {"id": str, "patient": str, "view": str, "sex": str, "site": str}
@@ -26,6 +28,15 @@ def read_manifest(path: Path) -> pd.DataFrame:
         row i belongs to row i of every combo's images.npy.
     """
     return pd.read_csv(path, dtype=_TEXT)
+
+
+def find_training_images(manifest: pd.DataFrame) -> "pd.Series[bool]":
+    """Mark the images that are trained on; with cross-validation that is every one.
+
+    Args:
+        manifest: with the column `split`.
+    """
+    return manifest["split"].isin(["train", FOLDS])
 
 
 def number_classes(manifest: pd.DataFrame, task: Task) -> npt.NDArray[np.int64]:
@@ -71,3 +82,26 @@ def write_predictions(table: pd.DataFrame, path: Path) -> None:
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read predictions.csv."""
     return pd.read_csv(path, dtype=_TEXT)
+
+
+def select_first_fold(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what model.keras has predicted: all rows, or with cross-validation those of the first fold.
+
+    Args:
+        table: content of predictions.csv.
+    """
+    if "fold" not in table:
+        return table
+    return table[table["fold"] == 0].drop(columns="fold").reset_index(drop=True)
+
+
+def locate_predictions(table: pd.DataFrame, manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the row of the manifest of each prediction; -1 for none, and where it is in another split there.
+
+    Args:
+        table: with `id` and `split`.
+        manifest: with `id` and `split`.
+    """
+    rows = pd.Index(manifest["id"]).get_indexer(table["id"]).astype(np.int64)
+    known = manifest["split"].to_numpy()[rows]
+    return np.where((known == table["split"]) | (known == FOLDS), rows, -1)

@@ -44,8 +44,15 @@ def run(
         no_keras: write them in ONNX only.
 
     Raises:
-        PneumoError: there is no such run, it has not been trained, its images are not there or have changed.
+        PneumoError: there is no such run, it has not been trained, its images are not there or have changed,
+            or runs are cross-validated.
     """
+    if params.split.has_folds:
+        raise PneumoError(
+            "split.protocol: Expected official, to export a model. Received: folds. A cross-validated run is "
+            "a network a fold, and no image is left on which they could be tested together. Train with "
+            "split.protocol: official, under another name of the experiment."
+        )
     if no_keras and not onnx:
         raise PneumoError(
             "--no-keras: Expected --onnx beside it. Received: none, so no network would be left."

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pneumo.base.labels import Subtype
+from pneumo.base.tables import find_training_images
 from pneumo.data.decoding import decode_image
 
 N_SAMPLES = 8
@@ -20,7 +21,7 @@ def list_train_subtypes(manifest: pd.DataFrame) -> list[Subtype]:
     Args:
         manifest: with `split` and `subtype`.
     """
-    found = set(manifest.loc[manifest["split"] == "train", "subtype"])
+    found = set(manifest.loc[find_training_images(manifest), "subtype"])
     return [subtype for subtype in Subtype if subtype in found]
 
 
@@ -37,7 +38,7 @@ def choose_samples(manifest: pd.DataFrame, n: int) -> list[list[int]]:
         Row numbers of the manifest, a list for each of `list_train_subtypes`.
     """
     places = manifest.reset_index(drop=True)
-    train = places[places["split"] == "train"].sort_values("sha256", kind="stable")
+    train = places[find_training_images(places)].sort_values("sha256", kind="stable")
     subtypes = list_train_subtypes(manifest)
     return [train.index[train["subtype"] == subtype][:n].tolist() for subtype in subtypes]
 

@@ -17,7 +17,7 @@ from pneumo.data.manifest import (
     tabulate_names,
 )
 from pneumo.data.sources import Source, list_places, table
-from pneumo.data.split import assign_split, carve_test, find_leaks, group_images
+from pneumo.data.split import assign_split, carve_test, check_folds, find_leaks, group_images
 from pneumo.data.table import GROUP_COLUMNS
 
 
@@ -26,10 +26,10 @@ def describe_source(source: Source, split: Split) -> list[str]:
 
     Args:
         source: as `load_source` returns it.
-        split: how validation is carved out.
+        split: how images are divided.
 
     Raises:
-        PneumoError: a patient is not known, a class is missing, or there are too few patients for validation.
+        PneumoError: a patient is not known, a class is missing, or there are too few patients to divide.
     """
     if source.kind == "table":
         return _describe_table(source, split)
@@ -39,14 +39,14 @@ def describe_source(source: Source, split: Split) -> list[str]:
     names = tabulate_names(places, source.patients)
     require_known_patients(names, source.patients)
     lines = [f"data: {source.title}, {_describe_patients(names, source.patients)}"]
-    for name in SPLITS:
+    for name in () if split.has_folds else SPLITS:
         rows = names[names["official_split"] == name]
         lines.append(f"data: {name}: {_describe_labels(rows)}")
         if name != "val":
             _require_classes(rows, "data", f"{name}/")
     if n_others := len(places) - len(names):
         lines.append(f"data: {n_others} other files")
-    return lines + _describe_split(names, split)
+    return lines + (_describe_folds if split.has_folds else _describe_split)(names, split)
 
 
 def _describe_table(source: Source, split: Split) -> list[str]:
@@ -59,6 +59,8 @@ def _describe_table(source: Source, split: Split) -> list[str]:
         lines.append(f"data: {n_both} patients have normal images and images of pneumonia")
     known = [name for name in GROUP_COLUMNS if (images[name] != "").any()]
     lines.append(f"data: in the table for subgroups: {', '.join(known) or 'nothing'}")
+    if split.has_folds:
+        return lines + _describe_folds(images, split)
     if (images["official_split"] == "").all():
         groups = group_images(images["patient"], images["id"])
         images["official_split"] = carve_test(
@@ -129,6 +131,15 @@ def _describe_split(names: pd.DataFrame, split: Split) -> list[str]:
     if not leaks.any():
         return []
     return [f"warning: {leaks.sum()} training images are of patients of the test set and will not be used"]
+
+
+def _describe_folds(names: pd.DataFrame, split: Split) -> list[str]:
+    check_folds(names, group_images(names["patient"], names["id"]), split)
+    stated = " the split that the data state is not used;" if (names["official_split"] != "").any() else ""
+    return [
+        f"data: {_describe_labels(names)}",
+        f"data: cross-validation over {split.n_folds} folds by patient;{stated} each seed draws its own",
+    ]
 
 
 def _describe_labels(names: pd.DataFrame) -> str:

@@ -6,7 +6,10 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pneumo.base.config import Split
 from pneumo.base.errors import PneumoError
+from pneumo.base.labels import CLASSES, Task
+from pneumo.base.partition import carve_validation, divide_into_folds, draw_groups, require_fraction
 
 
 def group_images(patients: pd.Series, hashes: pd.Series) -> npt.NDArray[np.int32]:
@@ -76,20 +79,24 @@ def assign_split(
             a half times `val_fraction`.
     """
     split = np.where(official_split == "test", "test", "train").astype("<U5")
-    rest = split == "train"
-    is_val = np.zeros(len(split), bool)
-    is_val[rest] = _draw_groups(subtypes.to_numpy()[rest], groups[rest], val_fraction, seed)
-    for label in np.unique(labels[rest]):
-        rows = rest & (labels == label).to_numpy()
-        nearest = is_val[rows].mean()
-        if abs(nearest - val_fraction) > val_fraction / 2:
-            raise PneumoError(
-                f"Expected enough {label} patients in the training set to use {val_fraction:.3g} of their "
-                f"images for validation. Received: {len(np.unique(groups[rows]))}, and the nearest fraction "
-                f"is {nearest:.3g}. Change split.val_fraction or add patients."
-            )
-    split[is_val] = "val"
-    return split
+    return carve_validation(split, labels.to_numpy(str), subtypes.to_numpy(str), groups, val_fraction, seed)
+
+
+def check_folds(images: pd.DataFrame, groups: npt.NDArray[np.int32], split: Split) -> None:
+    """Check that images can be divided into folds.
+
+    Args:
+        images: n rows with `label` and `subtype`.
+        groups: int array of shape (n,), what stays together.
+        split: number of folds and share of validation.
+
+    Raises:
+        PneumoError: a label is missing or has too few groups.
+    """
+    for label in CLASSES[Task.binary]:
+        if not (images["label"] == label).any():
+            raise PneumoError(f"Expected {label} images to divide into folds. Received: none")
+    divide_into_folds(images["label"].to_numpy(str), images["subtype"].to_numpy(str), groups, split, seed=0)
 
 
 def carve_test(
@@ -115,39 +122,13 @@ def carve_test(
         PneumoError: a label has so few groups that its fraction would be less than half or more than one and
             a half times `test_fraction`.
     """
-    is_test = _draw_groups(subtypes.to_numpy(), groups, test_fraction, seed)
-    for label in np.unique(labels):
-        rows = (labels == label).to_numpy()
-        nearest = is_test[rows].mean()
-        if abs(nearest - test_fraction) > test_fraction / 2:
-            raise PneumoError(
-                f"Expected enough {label} patients to use {test_fraction:.3g} of their images as the test "
-                f"set. Received: {len(np.unique(groups[rows]))}, and the nearest fraction is {nearest:.3g}. "
-                "Change data.test_fraction, add patients, or state the split in a column of the table."
-            )
+    is_test = draw_groups(subtypes.to_numpy(str), groups, test_fraction, seed)
+    require_fraction(
+        labels.to_numpy(str),
+        groups,
+        is_test,
+        test_fraction,
+        "as the test set",
+        "Change data.test_fraction, add patients, or state the split in a column of the table.",
+    )
     return pd.Series(np.where(is_test, "test", "train"), index=labels.index)
-
-
-def _draw_groups(
-    strata: npt.NDArray[np.str_], groups: npt.NDArray[np.int32], fraction: float, seed: int
-) -> npt.NDArray[np.bool_]:
-    """Draw groups at random that together hold a fraction of the images of each stratum.
-
-    Groups are taken one after another. A group is drawn if that brings the fractions of the groups taken so
-    far nearer to `fraction`. Large groups come first, so that small ones can even out the
-    rest; the order of groups of about the same size is random.
-    """
-    table = pd.crosstab(groups, strata)
-    counts = table.to_numpy()
-    n_images = counts.sum(axis=1)
-    shuffled = np.random.default_rng(seed).permutation(len(counts))
-    order = shuffled[np.argsort(-np.log2(n_images[shuffled]).astype(int), kind="stable")]
-    is_drawn = np.zeros(len(counts), bool)
-    taken, drawn = np.zeros((2, counts.shape[1]))
-    for group in order:
-        taken += counts[group]
-        deficit = fraction * taken - drawn
-        if np.abs(deficit - counts[group]).sum() < np.abs(deficit).sum():
-            is_drawn[group] = True
-            drawn += counts[group]
-    return np.isin(groups, table.index[is_drawn])

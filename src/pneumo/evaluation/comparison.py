@@ -84,12 +84,14 @@ class Decided:
         probabilities: float array of shape (n, n_classes).
         y_pred: int array of shape (n,), at the threshold chosen on validation.
         patients: str array of shape (n,).
+        folds: int array of shape (n,), whose network predicted each image; None where there is one network.
     """
 
     y_true: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
     y_pred: npt.NDArray[np.int64]
     patients: npt.NDArray[np.object_]
+    folds: npt.NDArray[np.int64] | None = None
 
 
 RunKey = tuple[str, str, int]  # combo, model, seed
@@ -180,7 +182,7 @@ def draw_scores(runs: Mapping[RunKey, Decided], n_draws: int = resampling.N_DRAW
         ]
     )
     scores = {
-        key: resampling.score_draws(run.y_true, run.probabilities, run.y_pred, weights)
+        key: resampling.score_draws(run.y_true, run.probabilities, run.y_pred, weights, run.folds)
         for key, run in runs.items()
     }
     return Draws(scores, resampling.count_patient_freedom(first.patients, first.y_true))
@@ -279,9 +281,9 @@ def compare_combos(runs: Mapping[RunKey, Decided], draws: Draws) -> pd.DataFrame
         `combo_b`, `metric`, `n_seeds`, `difference` (a minus b), its 95 % interval in `low` and `high`,
         `interval_over` ("patients and seeds", or "patients" for these trained networks alone), `p`, `p_holm`
         (corrected over all defined p of the table), `smallest_detectable` (the difference that would be
-        shown in 80 % of all such tables), `p_delong` (of roc_auc, two classes; takes images for independent)
-        and `p_sign_flip` (of accuracy, by patient). The last two are about these trained networks: they
-        leave out what another training would change, and no verdict rests on them.
+        shown in 80 % of all such tables), `p_delong` (of roc_auc, two classes; takes images for independent;
+        nan with cross-validation) and `p_sign_flip` (of accuracy, by patient). The last two are about these
+        trained networks: they leave out what another training would change, and no verdict rests on them.
     """
     models = dict.fromkeys(model for _, model, _ in runs)
     rows = [row for model in models for row in _compare_under(model, runs, draws)]
@@ -440,23 +442,31 @@ def join_predictions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put the predictions of all runs into one small table, from which every statistic can be made anew.
 
     Args:
-        tables: run name -> content of its predictions.csv; all on the same images.
+        tables: run name -> content of its predictions.csv; all on the same images, or all cross-validated.
 
     Returns:
         One row an image: `id`, `split`, `patient`, `y_true`, and a column a run and class,
         `<run name>:<class>`; of two classes only the second. Probabilities p are rounded so that the rarer
         of p and 1 - p keeps 6 significant digits: at 5 decimals, all above 0.999995 would be one. Write them
-        with all their digits.
+        with all their digits. With cross-validation, one row an image, split and `fold`; runs whose seed puts
+        the image into another fold, or into training, have nan there.
     """
-    joined = next(iter(tables.values()))[["id", "split", "patient", "y_true"]].copy()
-    columns = {}
+    first = next(iter(tables.values()))
+    if "fold" in first:
+        index = ["split", "fold", "id", "patient", "y_true"]
+        parts = [
+            _name_scores(name, table).set_index(pd.MultiIndex.from_frame(table[index]))
+            for name, table in tables.items()
+        ]
+        joined = pd.concat(parts, axis=1).sort_index(level=["split", "fold", "id"]).reset_index()
+        return joined[["id", "split", "patient", "fold", "y_true", *joined.columns[len(index) :]]]
+    joined = first[["id", "split", "patient", "y_true"]].copy()
+    columns = []
     for name, table in tables.items():
         if not table["id"].equals(joined["id"]):
             raise ValueError(f"Expected {name} to hold the same images as the first run.")
-        scores = [column for column in table.columns if column.startswith("p_")]
-        for column in scores[1:] if len(scores) == 2 else scores:
-            columns[f"{name}:{column.removeprefix('p_')}"] = _round_probabilities(table[column])
-    return pd.concat([joined, pd.DataFrame(columns)], axis=1)
+        columns.append(_name_scores(name, table))
+    return pd.concat([joined, *columns], axis=1)
 
 
 def _compare_under(model: str, runs: Mapping[RunKey, Decided], draws: Draws) -> list[dict[str, Any]]:
@@ -498,6 +508,17 @@ def describe(result: estimates.Estimate) -> dict[str, Any]:
     }
 
 
+def _name_scores(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a run's rounded probabilities, columns `<run name>:<class>`."""
+    scores = [column for column in table.columns if column.startswith("p_")]
+    return pd.DataFrame(
+        {
+            f"{name}:{column.removeprefix('p_')}": _round_probabilities(table[column])
+            for column in (scores[1:] if len(scores) == 2 else scores)
+        }
+    )
+
+
 def _round_probabilities(probabilities: "pd.Series[float]") -> npt.NDArray[np.float64]:
     values = probabilities.to_numpy(np.float64)
     rarer = np.minimum(values, 1 - values)
@@ -532,8 +553,8 @@ def _add_bounds(table: pd.DataFrame, intervals: dict[str, list[tuple[float, floa
 
 
 def _compare_rankings(runs_a: Sequence[Decided], runs_b: Sequence[Decided]) -> float:
-    y_true = runs_a[0].y_true
-    if runs_a[0].probabilities.shape[1] > 2 or np.bincount(y_true, minlength=2).min() < 2:
+    y_true, has_folds = runs_a[0].y_true, runs_a[0].folds is not None
+    if has_folds or runs_a[0].probabilities.shape[1] > 2 or np.bincount(y_true, minlength=2).min() < 2:
         return float("nan")
     scores = (np.array([run.probabilities[:, 1] for run in runs]) for runs in (runs_a, runs_b))
     return resampling.compare_rankings(y_true, *scores)[2]

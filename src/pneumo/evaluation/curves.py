@@ -7,6 +7,7 @@ import pandas as pd
 
 from pneumo.evaluation import resampling
 from pneumo.evaluation.comparison import Decided
+from pneumo.evaluation.metrics import split_folds
 from pneumo.evaluation.resampling import FloatArray, IntArray
 
 N_DRAWS = 500
@@ -18,8 +19,8 @@ def band_roc(runs: Sequence[Decided]) -> pd.DataFrame | None:
     """Return the 95 % interval over patients of a mean ROC curve, point by point.
 
     Args:
-        runs: the seeds of one combo and model. Curves are averaged vertically over seeds, and over classes if
-            there are more than two.
+        runs: the seeds of one combo and model. Curves are averaged vertically over seeds, over folds if there
+            are any, and over classes if there are more than two.
 
     Returns:
         Frame with `false_positive_rate`, `low` and `high`, 201 rows; None where a curve is not defined.
@@ -31,8 +32,11 @@ def band_roc(runs: Sequence[Decided]) -> pd.DataFrame | None:
     numbers = [1] if first.probabilities.shape[1] == 2 else range(first.probabilities.shape[1])
     drawn = np.mean(
         [
-            draw_curves((run.y_true == k).astype(np.int64), run.probabilities[:, k], weights)
+            draw_curves(
+                (run.y_true[rows] == k).astype(np.int64), run.probabilities[rows, k], weights[:, rows]
+            )
             for run in runs
+            for rows in split_folds(run.folds, len(run.y_true))
             for k in numbers
         ],
         axis=0,

@@ -57,12 +57,15 @@ def score_ensembles(
         named: see `list_ensembles`.
         threshold: how to choose one on validation.
 
+    Cross-validated runs are not joined: seeds divide the images into other folds, so that no threshold can be
+    fitted on images that none of their networks has learnt from.
+
     Returns:
         One row an ensemble, the highest ROC AUC on validation first: `ensemble`, `n_runs`, the columns of
         `comparison.add_run_intervals` from `threshold` on, and `mean_roc_auc`, the mean over its runs.
     """
     ensembles = list_ensembles(list(outcomes), named)
-    if not ensembles:
+    if not ensembles or any(each.test.folds is not None for each in outcomes.values()):
         return pd.DataFrame(columns=list(COLUMNS))
     joint = {
         (name, "", 0): join_outcomes([outcomes[key] for key in keys], threshold)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pneumo.base.config import RunKey, Threshold
-from pneumo.base.decision import DecisionRule
 from pneumo.evaluation import comparison, metrics
 from pneumo.evaluation.comparison import Decided
 from pneumo.evaluation.effects import tabulate_effects
 from pneumo.evaluation.predictions import Scores, select_scores
-from pneumo.evaluation.scoring import fit_rule, score_run, tabulate_roc, tabulate_run
+from pneumo.evaluation.scoring import Rule, decide, fit_run_rule, score_run, tabulate_roc, tabulate_run
 from pneumo.evaluation.selection import NO_STRESS, add_stress, find_criterion
 
 GroupKey = tuple[str, str]  # combo, model
@@ -29,12 +28,12 @@ class Outcome:
 
     val: Scores
     test: Scores
-    rule: DecisionRule
+    rule: Rule
 
     def decide(self, scores: Scores) -> Decided:
         """Put the run's decisions beside probabilities."""
-        y_pred = self.rule.decide(scores.probabilities)
-        return Decided(scores.y_true, scores.probabilities, y_pred, scores.patients)
+        y_pred = decide(scores, self.rule)
+        return Decided(scores.y_true, scores.probabilities, y_pred, scores.patients, scores.folds)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def open_run(predictions: pd.DataFrame, threshold: Threshold) -> Outcome:
         threshold: how to choose one.
     """
     val, test = select_scores(predictions, "val"), select_scores(predictions, "test")
-    return Outcome(val, test, fit_rule(val, threshold))
+    return Outcome(val, test, fit_run_rule(val, threshold))
 
 
 def compile_results(

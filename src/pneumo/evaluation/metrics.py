@@ -2,6 +2,11 @@
 
 A quantity that the data leave undefined (precision where nothing is predicted positive, AUC where one class
 is missing) is None, never a guess.
+
+With cross-validation, probabilities of different folds come from different networks and are not on one scale.
+So images are ranked within their folds alone. ROC AUC is then the share of all pairs of a positive and a
+negative image of one fold that are ranked rightly, the mean over folds weighted by their pairs. Average
+precision is the mean of the precision at each positive among the images of its fold.
 """
 
 from typing import Any
@@ -25,17 +30,34 @@ FloatArray = npt.NDArray[np.float64]
 Scorecard = dict[str, float | None]
 
 
-def score_binary(y_true: IntArray, y_score: FloatArray) -> Scorecard:
+def split_folds(folds: IntArray | None, n: int) -> list[IntArray]:
+    """Return the rows of each fold; all rows, once, where there are no folds.
+
+    Args:
+        folds: int array of shape (n,), or None.
+        n: number of rows.
+    """
+    if folds is None:
+        return [np.arange(n)]
+    return [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+
+
+def score_binary(y_true: IntArray, y_score: FloatArray, folds: IntArray | None = None) -> Scorecard:
     """Return the metrics of two classes that need no threshold.
 
     Args:
         y_true: int array of shape (n,), 1 is positive.
         y_score: float array of shape (n,), probabilities in [0, 1].
+        folds: int array of shape (n,); None where one network predicted all images.
     """
-    both = len(np.unique(y_true)) == 2
+    ranked = [rows for rows in split_folds(folds, len(y_true)) if len(np.unique(y_true[rows])) == 2]
+    n_positive = [y_true[rows].sum() for rows in ranked]
+    n_pairs = [n * (len(rows) - n) for n, rows in zip(n_positive, ranked, strict=True)]
     return {
-        "roc_auc": float(roc_auc_score(y_true, y_score)) if both else None,
-        "average_precision": float(average_precision_score(y_true, y_score)) if both else None,
+        "roc_auc": _average([roc_auc_score(y_true[rows], y_score[rows]) for rows in ranked], n_pairs),
+        "average_precision": _average(
+            [average_precision_score(y_true[rows], y_score[rows]) for rows in ranked], n_positive
+        ),
         "brier_score": float(brier_score_loss(y_true, y_score, labels=[0, 1])),
         # Its clip depends on the type: 1e-7 for float32.
         "log_loss": float(log_loss(y_true, y_score.astype(np.float64), labels=[0, 1])),
@@ -64,13 +86,16 @@ def score_decisions(y_true: IntArray, y_pred: IntArray) -> Scorecard:
     }
 
 
-def score_classes(y_true: IntArray, probabilities: FloatArray, classes: tuple[str, ...]) -> dict[str, Any]:
+def score_classes(
+    y_true: IntArray, probabilities: FloatArray, classes: tuple[str, ...], folds: IntArray | None = None
+) -> dict[str, Any]:
     """Return the metrics of more than two classes; the class of most probability is the decision.
 
     Args:
         y_true: int array of shape (n,), class numbers.
         probabilities: float array of shape (n, n_classes), rows sum to 1.
         classes: names, in the order of class numbers.
+        folds: int array of shape (n,); None where one network predicted all images.
 
     Returns:
         Macro averages, and `per_class` with each class against the rest.
@@ -81,7 +106,7 @@ def score_classes(y_true: IntArray, probabilities: FloatArray, classes: tuple[st
     per_class = {}
     for number, name in enumerate(classes):
         is_class = (y_true == number).astype(np.int64)
-        per_class[name] = score_binary(is_class, probabilities[:, number]) | score_decisions(
+        per_class[name] = score_binary(is_class, probabilities[:, number], folds) | score_decisions(
             is_class, (y_pred == number).astype(np.int64)
         )
 
@@ -145,6 +170,12 @@ def tabulate_precision_recall(y_true: IntArray, y_score: FloatArray) -> pd.DataF
     return pd.DataFrame(
         {"recall": recall, "precision": precision, "threshold": np.append(thresholds, np.nan)}
     )
+
+
+def _average(values: list[float], weights: list[int]) -> float | None:
+    if len(values) == 1:
+        return float(values[0])
+    return float(np.average(values, weights=weights)) if values else None
 
 
 def _mcc(y_true: IntArray, y_pred: IntArray) -> float | None:

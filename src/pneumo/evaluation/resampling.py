@@ -3,9 +3,13 @@
 A patient's images resemble one another, so patients are drawn, never images.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy import signal, stats
+
+from pneumo.evaluation.metrics import split_folds
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -44,7 +48,11 @@ def draw_weights(patients: npt.NDArray[np.object_], y_true: IntArray, n_draws: i
 
 
 def score_draws(
-    y_true: IntArray, probabilities: FloatArray, y_pred: IntArray, weights: FloatArray
+    y_true: IntArray,
+    probabilities: FloatArray,
+    y_pred: IntArray,
+    weights: FloatArray,
+    folds: IntArray | None = None,
 ) -> dict[str, FloatArray]:
     """Compute the metrics of `metrics.py` once for each row of weights.
 
@@ -53,14 +61,16 @@ def score_draws(
         probabilities: float array of shape (n, n_classes).
         y_pred: int array of shape (n,), decisions.
         weights: float array of shape (n_draws, n), whole numbers: how often each image counts.
+        folds: int array of shape (n,); None where one network predicted all images.
 
     Returns:
         metric -> float array of shape (n_draws,); macro averages for more than two classes; nan where a draw
         leaves a metric undefined.
     """
     size = max(1, _BLOCK // max(1, len(y_true)))
+    parts = split_folds(folds, len(y_true))
     blocks = [
-        _score_block(y_true, probabilities, y_pred, weights[start : start + size])
+        _score_block(y_true, probabilities, y_pred, weights[start : start + size], parts)
         for start in range(0, len(weights), size)
     ]
     return {metric: np.concatenate([block[metric] for block in blocks]) for metric in blocks[0]}
@@ -163,7 +173,11 @@ def compare_decisions(
 
 
 def _score_block(
-    y_true: IntArray, probabilities: FloatArray, y_pred: IntArray, weights: FloatArray
+    y_true: IntArray,
+    probabilities: FloatArray,
+    y_pred: IntArray,
+    weights: FloatArray,
+    parts: Sequence[IntArray],
 ) -> dict[str, FloatArray]:
     n_classes = probabilities.shape[1]
     cells = y_true * n_classes + y_pred
@@ -181,7 +195,7 @@ def _score_block(
     by_image = np.ascontiguousarray(weights.T)
     with np.errstate(divide="ignore", invalid="ignore"):
         per_class = [
-            _score_ranking(y_true == k, probabilities[:, k], by_image) | _score_confusion(confusion, k)
+            _score_ranking(y_true == k, probabilities[:, k], by_image, parts) | _score_confusion(confusion, k)
             for k in numbers
         ]
         scores = {name: np.mean([one[name] for one in per_class], axis=0) for name in per_class[0]}
@@ -197,9 +211,32 @@ def _score_block(
 
 
 def _score_ranking(
-    is_class: npt.NDArray[np.bool_], y_score: FloatArray, by_image: FloatArray
+    is_class: npt.NDArray[np.bool_], y_score: FloatArray, by_image: FloatArray, parts: Sequence[IntArray]
 ) -> dict[str, FloatArray]:
-    """Score one class against the rest; `by_image` has shape (n, n_draws), its columns are draws."""
+    """Score one class against the rest, ranked within each part; as in metrics.py.
+
+    Args:
+        is_class: bool array of shape (n,).
+        y_score: float array of shape (n,).
+        by_image: float array of shape (n, n_draws), how often each image counts in each draw.
+        parts: rows of each fold.
+    """
+    if len(parts) == 1:
+        ranked, n_pairs, precision, n_positive = _rank_part(is_class, y_score, by_image)
+    else:
+        ranked, n_pairs, precision, n_positive = np.sum(
+            [_rank_part(is_class[rows], y_score[rows], by_image[rows]) for rows in parts], axis=0
+        )
+    return {"roc_auc": ranked / n_pairs, "average_precision": precision / n_positive}
+
+
+def _rank_part(
+    is_class: npt.NDArray[np.bool_], y_score: FloatArray, by_image: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return sums of one fold by draw: pairs that are ranked rightly, all pairs, precisions, positives.
+
+    The last two are 0 where the fold has no negatives and so ranks nothing.
+    """
     order = np.argsort(-y_score, kind="stable")
     starts = np.flatnonzero(np.diff(y_score[order], prepend=np.inf))  # images of equal score count as one
     everything = by_image[order]
@@ -211,12 +248,12 @@ def _score_ranking(
     precision = found / np.maximum(flagged, 1)  # where nothing is flagged, nothing is found
     found -= positive / 2  # positives that score higher than a negative here, ties half
     everything -= positive
-    return {
-        "roc_auc": np.einsum("ij,ij->j", everything, found) / (n_positive * n_negative),
-        "average_precision": np.where(
-            n_negative > 0, np.einsum("ij,ij->j", positive, precision) / n_positive, np.nan
-        ),
-    }
+    return (
+        np.einsum("ij,ij->j", everything, found),
+        n_positive * n_negative,
+        np.where(n_negative > 0, np.einsum("ij,ij->j", positive, precision), 0.0),
+        np.where(n_negative > 0, n_positive, 0.0),
+    )
 
 
 def _score_confusion(confusion: FloatArray, k: int) -> dict[str, FloatArray]:

@@ -1,6 +1,6 @@
 """What one run's predictions come to: how it decides, and how well."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,36 @@ from pneumo.evaluation.predictions import Scores
 AS_PREDICTED, SCALED = "as predicted", "temperature scaled"
 
 
+@dataclass(frozen=True)
+class FoldRule:
+    """How a cross-validated run decides: the network of each fold by a rule of its own.
+
+    Attributes:
+        rules: fold -> the rule of its network, fitted on its validation images.
+    """
+
+    rules: dict[int, DecisionRule]
+
+    @property
+    def threshold(self) -> float | None:
+        """Mean over folds, for people; no decision is made at it."""
+        values = [rule.threshold for rule in self.rules.values() if rule.threshold is not None]
+        return float(np.mean(values)) if values else None
+
+    @property
+    def temperature(self) -> float:
+        """Mean over folds, likewise."""
+        return float(np.mean([rule.temperature for rule in self.rules.values()]))
+
+
+Rule = DecisionRule | FoldRule
+
+
 def fit_rule(val: Scores, threshold: Threshold) -> DecisionRule:
-    """Choose the threshold and fit the temperature.
+    """Choose the threshold and fit the temperature of one network.
 
     Args:
-        val: predictions for the validation set.
+        val: its predictions for its validation set.
         threshold: how to choose it.
 
     Raises:
@@ -31,7 +56,38 @@ def fit_rule(val: Scores, threshold: Threshold) -> DecisionRule:
     return DecisionRule(chosen, calibration.fit_temperature(val.y_true, val.probabilities))
 
 
-def score_run(val: Scores, test: Scores, rule: DecisionRule) -> dict[str, Any]:
+def fit_run_rule(val: Scores, threshold: Threshold) -> Rule:
+    """Fit the rule of a run, or one for each of its folds; see `fit_rule`."""
+    if val.folds is None:
+        return fit_rule(val, threshold)
+    return FoldRule(
+        {int(fold): fit_rule(val.take(val.folds == fold), threshold) for fold in np.unique(val.folds)}
+    )
+
+
+def decide(scores: Scores, rule: Rule) -> IntArray:
+    """Return the class that a run gives each image, by the rule of the network that predicted it."""
+    if isinstance(rule, DecisionRule):
+        return rule.decide(scores.probabilities)
+    decided = np.zeros(len(scores.y_true), np.int64)
+    for fold, of_fold in rule.rules.items():
+        rows = scores.folds == fold
+        decided[rows] = of_fold.decide(scores.probabilities[rows])
+    return decided
+
+
+def calibrate(scores: Scores, rule: Rule) -> FloatArray:
+    """Return calibrated probabilities, float array of shape (n, n_classes), likewise."""
+    if isinstance(rule, DecisionRule):
+        return rule.calibrate(scores.probabilities)
+    calibrated = np.zeros_like(scores.probabilities)
+    for fold, of_fold in rule.rules.items():
+        rows = scores.folds == fold
+        calibrated[rows] = of_fold.calibrate(scores.probabilities[rows])
+    return calibrated
+
+
+def score_run(val: Scores, test: Scores, rule: Rule) -> dict[str, Any]:
     """Return every metric of a run, as metrics.json holds them."""
     scores: dict[str, Any] = {
         "n_test": len(test.y_true),
@@ -39,15 +95,15 @@ def score_run(val: Scores, test: Scores, rule: DecisionRule) -> dict[str, Any]:
         "threshold": rule.threshold,
     }
     if rule.threshold is None:
-        scores["test"] = metrics.score_classes(test.y_true, test.probabilities, test.classes)
-        scores["val"] = metrics.score_classes(val.y_true, val.probabilities, val.classes)
+        scores["test"] = metrics.score_classes(test.y_true, test.probabilities, test.classes, test.folds)
+        scores["val"] = metrics.score_classes(val.y_true, val.probabilities, val.classes, val.folds)
     else:
-        ranking = metrics.score_binary(test.y_true, test.probabilities[:, 1])
-        scores["test"] = ranking | decide_two_classes(test, rule.threshold)
+        ranking = metrics.score_binary(test.y_true, test.probabilities[:, 1], test.folds)
+        scores["test"] = ranking | metrics.score_decisions(test.y_true, decide(test, rule))
         scores["test_at_0.5"] = ranking | decide_two_classes(test, 0.5)
-        scores["val"] = metrics.score_binary(val.y_true, val.probabilities[:, 1]) | decide_two_classes(
-            val, rule.threshold
-        )
+        scores["val"] = metrics.score_binary(
+            val.y_true, val.probabilities[:, 1], val.folds
+        ) | metrics.score_decisions(val.y_true, decide(val, rule))
     scores["temperature"] = rule.temperature
     reliability = tabulate_reliability(test, rule)
     for key, name in (("calibration", AS_PREDICTED), ("calibration_scaled", SCALED)):
@@ -58,7 +114,7 @@ def score_run(val: Scores, test: Scores, rule: DecisionRule) -> dict[str, Any]:
 
 
 def tabulate_run(
-    val: Scores, test: Scores, rule: DecisionRule, threshold: Threshold, prevalence: float
+    val: Scores, test: Scores, rule: Rule, threshold: Threshold, prevalence: float
 ) -> dict[str, pd.DataFrame]:
     """Return the tables behind a run's curves.
 
@@ -70,20 +126,21 @@ def tabulate_run(
         prevalence: of the second of two classes where the model is to be used; for the net benefit.
 
     Returns:
-        `roc` and `precision_recall` (a curve a class, `name`), `confusion` (a row an image), `calibration`
-        (reliability, before and after scaling), and for two classes `operating_points` and `net_benefit`.
+        `roc` and `precision_recall` (a curve a class, and a fold, `name`), `confusion` (a row an image),
+        `calibration` (reliability, before and after scaling), and for two classes `operating_points` and
+        `net_benefit`.
     """
     tables = {
         "roc": tabulate_roc(test),
         "precision_recall": _join(
-            {name: metrics.tabulate_precision_recall(*each) for name, each in _split_classes(test).items()}
+            {name: metrics.tabulate_precision_recall(*each) for name, each in _split_curves(test).items()}
         ),
-        "confusion": metrics.tabulate_confusion(test.y_true, rule.decide(test.probabilities), test.classes),
+        "confusion": metrics.tabulate_confusion(test.y_true, decide(test, rule), test.classes),
         "calibration": tabulate_reliability(test, rule),
     }
     if rule.threshold is not None:
         tables["operating_points"] = tabulate_operating_points(val, test, threshold)
-        calibrated = rule.calibrate(test.probabilities)[:, 1]
+        calibrated = calibrate(test, rule)[:, 1]
         tables["net_benefit"] = calibration.tabulate_net_benefit(
             test.y_true, calibrated, float(val.y_true.mean()), prevalence
         )
@@ -91,8 +148,8 @@ def tabulate_run(
 
 
 def tabulate_roc(test: Scores) -> pd.DataFrame:
-    """Return a ROC curve a class, `name`; of two classes that of the second."""
-    return _join({name: metrics.tabulate_roc(*each) for name, each in _split_classes(test).items()})
+    """Return a ROC curve a class, and a fold, `name`; of two classes that of the second."""
+    return _join({name: metrics.tabulate_roc(*each) for name, each in _split_curves(test).items()})
 
 
 def decide_two_classes(scores: Scores, threshold: float) -> metrics.Scorecard:
@@ -101,7 +158,7 @@ def decide_two_classes(scores: Scores, threshold: float) -> metrics.Scorecard:
     return metrics.score_decisions(scores.y_true, y_pred)
 
 
-def tabulate_reliability(scores: Scores, rule: DecisionRule) -> pd.DataFrame:
+def tabulate_reliability(scores: Scores, rule: Rule) -> pd.DataFrame:
     """Bin the probabilities of the second of two classes, else those of the predicted class being right.
 
     Returns:
@@ -117,7 +174,7 @@ def tabulate_reliability(scores: Scores, rule: DecisionRule) -> pd.DataFrame:
     return _join(
         {
             AS_PREDICTED: bin_probabilities(scores.probabilities),
-            SCALED: bin_probabilities(rule.calibrate(scores.probabilities)),
+            SCALED: bin_probabilities(calibrate(scores, rule)),
         }
     )
 
@@ -127,19 +184,18 @@ def tabulate_operating_points(val: Scores, test: Scores, threshold: Threshold) -
 
     Returns:
         One row a method: `method`, `threshold`, `sensitivity_val`, `specificity_val`, `sensitivity`,
-        `specificity`, `precision`, `npv`; the last row is 0.5, which is not chosen on any data.
+        `specificity`, `precision`, `npv`; the last row is 0.5, which is not chosen on any data. With
+        cross-validation each fold has a threshold of its own, and `threshold` is their mean.
     """
-    chosen = {
-        method.value: thresholds.choose_threshold(
-            val.y_true, val.probabilities[:, 1], replace(threshold, method=method)
-        )
-        for method in ThresholdMethod
+    rules: dict[str, Rule] = {
+        method.value: fit_run_rule(val, replace(threshold, method=method)) for method in ThresholdMethod
     }
+    rules["0.5"] = DecisionRule(0.5, 1.0)
     rows = []
-    for method, value in (chosen | {"0.5": 0.5}).items():
-        on_val, on_test = decide_two_classes(val, value), decide_two_classes(test, value)
+    for method, rule in rules.items():
+        on_val, on_test = (metrics.score_decisions(each.y_true, decide(each, rule)) for each in (val, test))
         rows.append(
-            {"method": method, "threshold": value}
+            {"method": method, "threshold": rule.threshold}
             | {f"{name}_val": on_val[name] for name in ("sensitivity", "specificity")}
             | {name: on_test[name] for name in ("sensitivity", "specificity", "precision", "npv")}
         )
@@ -152,6 +208,17 @@ def _split_classes(scores: Scores) -> dict[str, tuple[IntArray, FloatArray]]:
     return {
         scores.classes[k]: ((scores.y_true == k).astype(np.int64), scores.probabilities[:, k])
         for k in numbers
+    }
+
+
+def _split_curves(scores: Scores) -> dict[str, tuple[IntArray, FloatArray]]:
+    """Return each class against the rest, within each fold where there are folds."""
+    if scores.folds is None:
+        return _split_classes(scores)
+    return {
+        f"{name}, fold {fold}": each
+        for fold in np.unique(scores.folds)
+        for name, each in _split_classes(scores.take(scores.folds == fold)).items()
     }
 
 

@@ -149,7 +149,13 @@ def _count_patients(patients: npt.NDArray[np.object_], mask: Mask) -> int:
 
 def _draw_group(runs: Mapping[RunKey, Decided], mask: Mask, weights: npt.NDArray[np.float64]) -> Draws:
     scores = {
-        key: score_draws(run.y_true[mask], run.probabilities[mask], run.y_pred[mask], weights[:, mask])
+        key: score_draws(
+            run.y_true[mask],
+            run.probabilities[mask],
+            run.y_pred[mask],
+            weights[:, mask],
+            None if run.folds is None else run.folds[mask],
+        )
         for key, run in runs.items()
     }
     first = next(iter(runs.values()))

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pneumo.base.artifacts import write_text
-from pneumo.base.config import Params
-from pneumo.base.labels import CLASSES, SPLITS, Subtype
+from pneumo.base.config import Params, Split
+from pneumo.base.labels import CLASSES, FOLDS, SPLITS, Subtype
 from pneumo.report import charts, wording
 from pneumo.report.answer import find_answer, select_primary
 from pneumo.report.checklist import Facts, fill_checklist
@@ -133,6 +133,11 @@ class Report:
         return "operating_points" in self.details
 
     @property
+    def has_folds(self) -> bool:
+        """Whether runs are cross-validated."""
+        return self.params.split.has_folds
+
+    @property
     def best(self) -> dict[str, Any]:
         """The leaderboard's first row."""
         return {str(key): value for key, value in self.tables["leaderboard"].iloc[0].items()}
@@ -175,7 +180,7 @@ def open_templates() -> Environment:
 
 def build_context(report: Report) -> dict[str, Any]:
     """Return what the templates need besides the report itself."""
-    test = report.manifest[report.manifest["split"] == "test"]
+    test = report.manifest[report.manifest["split"].isin(["test", FOLDS])]
     external, checklist = report.tables["external"], fill_checklist(find_facts(report))
     if len(external):
         external = external[
@@ -207,13 +212,13 @@ def build_context(report: Report) -> dict[str, Any]:
         "points": list_points(
             report.scores, report.details["operating_points"], report.threshold_method, report.classes[1]
         )
-        if report.has_threshold
+        if report.has_threshold and not report.has_folds  # each fold has a threshold on a scale of its own
         else None,
         "unseen_models": list_unseen_models(report),
         "counts": count_images(report.manifest),
         "patients": report.manifest.groupby("split")["patient"].nunique().to_dict(),
         "n_patients": report.manifest["patient"].nunique(),
-        "split_text": describe_split(report.manifest),
+        "split_text": describe_split(report.manifest, report.params.split),
         "n_test": report.n_test,
         "test_rate": float((test["label"] == report.classes[-1]).mean()) if len(test) else float("nan"),
         "grid": arrange_grid(report.tables["leaderboard"], list(report.params.combos)),
@@ -261,17 +266,20 @@ def draw_charts(report: Report) -> dict[str, Markup | None]:
     if report.has_threshold:
         row = find_point(details["operating_points"], report.threshold_method)
         point = (1 - best["specificity"], best["sensitivity"])
-        point_roc = charts.plot_roc(
-            details["roc"],
-            None,
-            (1 - row["specificity"], row["sensitivity"]),
-            f"ROC curve of {report.best_run}",
-            "point-roc",
-        )
+        if not report.has_folds:  # what the sliders move along
+            point_roc = charts.plot_roc(
+                details["roc"],
+                None,
+                (1 - row["specificity"], row["sensitivity"]),
+                f"ROC curve of {report.best_run}",
+                "point-roc",
+            )
     bins = {str(name): rows for name, rows in details["calibration"].groupby("name", sort=False)}
     history = report.tables["history"]
     combo, model, seed = report.best_run.split("/")
     own = history[(history["combo"] == combo) & (history["model"] == model) & (history["seed"] == int(seed))]
+    if "fold" in own:
+        own = own[own["fold"] == 0]
     ratios = report.manifest["width"] / report.manifest["height"]
     return {
         "roc": charts.plot_roc(
@@ -300,7 +308,7 @@ def count_images(manifest: pd.DataFrame) -> pd.DataFrame:
     """Return the number of images, one row a split, one column a subtype."""
     counts = pd.crosstab(manifest["split"], manifest["subtype"])
     return counts.loc[
-        [name for name in SPLITS if name in counts.index],
+        [name for name in (*SPLITS, FOLDS) if name in counts.index],
         [str(name) for name in Subtype if name in counts.columns],
     ]
 
@@ -382,8 +390,14 @@ def describe_seconds(seconds: pd.DataFrame) -> str:
     return f"{text}; {wording.count(missing, 'run')} not known" if missing else text
 
 
-def describe_split(manifest: pd.DataFrame) -> str:
-    """Say how validation was made, and whether a patient is in two splits."""
+def describe_split(manifest: pd.DataFrame, split: Split) -> str:
+    """Say how images were divided, and whether a patient is in two splits."""
+    if split.has_folds:
+        return (
+            f"Cross-validation: {split.n_folds} folds by patient and by file content, stratified by subtype, "
+            "drawn anew for each seed. Each image is tested once a seed, by a network that has not seen its "
+            f"patient. Of the images outside a fold, {100 * split.val_fraction:.0f} % validate."
+        )
     n_shared = int(manifest.drop_duplicates(["patient", "split"])["patient"].duplicated().sum())
     how = "Validation was carved out of the official training set by patient and by file content."
     if "official_split" in manifest and manifest["official_split"].isna().all():

@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from pneumo.base.labels import Subtype
+from pneumo.base.tables import find_training_images
 
 SIZE_PX = 144  # of a photograph on the page, at most
 _QUALITY = 62
@@ -221,5 +222,5 @@ def _address(webp: bytes) -> str:
 
 
 def _name_subtypes(manifest: pd.DataFrame) -> list[str]:
-    train = set(manifest.loc[manifest["split"] == "train", "subtype"])
+    train = set(manifest.loc[find_training_images(manifest), "subtype"])
     return [str(subtype) for subtype in Subtype if subtype in train]

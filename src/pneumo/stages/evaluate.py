@@ -5,14 +5,14 @@ from pneumo.base.config import Params, Run
 from pneumo.base.paths import run_dir, run_report_dir
 from pneumo.base.tables import read_predictions
 from pneumo.evaluation.predictions import select_scores
-from pneumo.evaluation.scoring import fit_rule, score_run, tabulate_run
+from pneumo.evaluation.scoring import fit_run_rule, score_run, tabulate_run
 
 
 def run(params: Params, run: Run) -> None:
     """Score one run on the test set, with threshold and temperature chosen on validation."""
     table = read_predictions(run_dir(run) / "predictions.csv")
     val, test = select_scores(table, "val"), select_scores(table, "test")
-    rule = fit_rule(val, params.threshold)
+    rule = fit_run_rule(val, params.threshold)
     scores = score_run(val, test, rule)
     with write_folder(run_report_dir(run)) as folder:
         write_json(folder / "metrics.json", scores)

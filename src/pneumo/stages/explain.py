@@ -22,7 +22,7 @@ from pneumo.base.decision import DecisionRule
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import explanations_dir, images_path, manifest_path, run_dir
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.base.tables import read_manifest, read_predictions
+from pneumo.base.tables import locate_predictions, read_manifest, read_predictions, select_first_fold
 from pneumo.evaluation.predictions import select_scores
 from pneumo.evaluation.scoring import fit_rule
 
@@ -70,14 +70,14 @@ def explain_run(
 
 
 def read_rows(run: Run, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Read a run's predictions and add `row`, where images.npy has each image.
+    """Read the predictions of a run's model.keras and add `row`, where images.npy has each image.
 
     Raises:
         PneumoError: an image is not in the manifest, or is in another split there.
     """
-    table = read_predictions(run_dir(run) / "predictions.csv")
-    table["row"] = pd.Index(manifest["id"]).get_indexer(table["id"])
-    if (table["row"] < 0).any() or (manifest["split"].to_numpy()[table["row"]] != table["split"]).any():
+    table = select_first_fold(read_predictions(run_dir(run) / "predictions.csv"))
+    table["row"] = locate_predictions(table, manifest)
+    if (table["row"] < 0).any():
         raise PneumoError(f"{run.name}: Expected predictions for the manifest's images. Received: others.")
     return table
 

@@ -1,6 +1,7 @@
 """train: images.npy and the manifest -> model.keras, history.csv, predictions.csv, run.json of one run.
 
-Where the recipe varies training images, views.webp shows how.
+With cross-validation, a run is one network a fold; model.keras is that of the first. Where the recipe varies
+training images, views.webp shows how.
 """
 
 import time
@@ -9,7 +10,6 @@ from pathlib import Path
 
 from pneumo.base.artifacts import read_json, write_folder, write_json
 from pneumo.base.config import Params, Run, build, load_group
-from pneumo.base.labels import CLASSES
 from pneumo.base.paths import (
     manifest_path,
     run_dir,
@@ -17,10 +17,10 @@ from pneumo.base.paths import (
     weights_record_path,
 )
 from pneumo.base.reproducibility import make_deterministic
-from pneumo.base.tables import tabulate_predictions, write_predictions
+from pneumo.base.tables import write_predictions
 from pneumo.training.augmentation import draw_sheet
-from pneumo.training.dataset import choose_examples, load_dataset, train_run
-from pneumo.training.network_file import save_network
+from pneumo.training.dataset import choose_examples, load_folds
+from pneumo.training.folds import train_folds
 from pneumo.training.provenance import describe_environment, hash_inputs
 from pneumo.training.recipe import Recipe
 
@@ -36,24 +36,22 @@ def run(params: Params, run: Run) -> None:
         "requirements.lock": LOCK_PATH,
         "manifest.csv": manifest_path(params.data_name),
     }
-    data = load_dataset(params, run.combo)
+    parts = load_folds(params, run.combo, run.seed)
     provenance = {
         **describe_environment(),
         "weights": read_json(weights_record_path(run.model)),
-        "hashes": {**hash_inputs(inputs), "images.npy": data.images_sha256},
+        "hashes": {**hash_inputs(inputs), "images.npy": parts[0].file.sha256},
         "recipe": asdict(recipe),
     }
-    trained = train_run(data, recipe, run.seed)
-    classes, y_true = CLASSES[params.task], data.y_true[trained.rows]
-    table = tabulate_predictions(data.manifest.iloc[trained.rows], classes, y_true, trained.probabilities)
     with write_folder(run_dir(run)) as folder:
-        save_network(trained.classifier.model, folder / "model.keras")
-        trained.history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
-        write_predictions(table, folder / "predictions.csv")
+        history, predictions = train_folds(parts, recipe, run.seed, params.task, folder / "model.keras")
+        history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
+        write_predictions(predictions, folder / "predictions.csv")
         write_json(folder / "run.json", provenance)
         # Last, as the layers that it builds would change the names of those that are saved.
-        if sheet := draw_sheet(choose_examples(data.training), recipe, run.seed):
+        if sheet := draw_sheet(choose_examples(parts[0].training), recipe, run.seed):
             (folder / "views.webp").write_bytes(sheet)
     seconds = time.perf_counter() - start
     write_json(run_seconds_path(run), {"train_s": round(seconds, 1)})
-    print(f"{run.name}: {len(trained.history)} epochs, {seconds:.0f} s, in {run_dir(run)}")
+    folds = f" of {len(parts)} folds" if len(parts) > 1 else ""
+    print(f"{run.name}: {len(history)} epochs{folds}, {seconds:.0f} s, in {run_dir(run)}")

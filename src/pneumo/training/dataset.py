@@ -12,6 +12,7 @@ from pneumo.base.artifacts import hash_file
 from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES
+from pneumo.base.partition import divide_into_folds
 from pneumo.base.paths import FEATURE_CACHE_DIR, images_path, manifest_path
 from pneumo.base.tables import number_classes, read_manifest
 from pneumo.training.devices import use_devices
@@ -23,12 +24,28 @@ from pneumo.training.refit import refit_classifier
 
 
 @dataclass(frozen=True)
+class ImagesFile:
+    """The .npy file of a combo's images, row i for row i of the manifest; all folds of a run share one.
+
+    Attributes:
+        path: of the file.
+    """
+
+    path: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of its content, computed once: it may have many gigabytes."""
+        return hash_file(self.path)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A combo's images, their classes and their split.
 
     Attributes:
         manifest: one row an image.
-        images_path: .npy file of the combo's images, row i for row i of the manifest.
+        file: of the combo's images.
         y_true: int array of shape (n,), class numbers; -1 where the class is not known.
         training: the training and validation part.
         test_rows: int array of rows of the test set.
@@ -36,16 +53,11 @@ class Dataset:
     """
 
     manifest: pd.DataFrame
-    images_path: Path
+    file: ImagesFile
     y_true: npt.NDArray[np.int64]
     training: TrainingData
     test_rows: npt.NDArray[np.int64]
     weights_dir: Path
-
-    @cached_property
-    def images_sha256(self) -> str:
-        """Hash of the combo's images, computed once: they may be many gigabytes."""
-        return hash_file(self.images_path)
 
     def build_classifier(self, recipe: Recipe, seed: int) -> Classifier:
         """Build a recipe's network for these images and classes, on its devices.
@@ -59,18 +71,55 @@ class Dataset:
     def load_features(self, classifier: Classifier) -> Features:
         """Return the features of all images from the backbone of a classifier, computed once and kept."""
         return load_or_extract_features(
-            classifier.extractor, self.images_path, self.images_sha256, FEATURE_CACHE_DIR
+            classifier.extractor, self.file.path, self.file.sha256, FEATURE_CACHE_DIR
         )
 
 
 def load_dataset(params: Params, combo: str) -> Dataset:
-    """Read the manifest and open a combo's images.
+    """Read the manifest and open a combo's images, to choose a recipe by.
 
     Raises:
-        PneumoError: a class has no training or no validation images.
+        PneumoError: a class has no training or no validation images, or images are divided into folds.
+    """
+    if params.split.has_folds:
+        raise PneumoError(
+            "split.protocol: Expected official, to choose a recipe by. Received: folds. What validates in "
+            "one fold is tested in another, so a recipe chosen by it would be chosen on the test set."
+        )
+    file = ImagesFile(images_path(params.data_name, combo))
+    return _open_dataset(params, file, read_manifest(manifest_path(params.data_name)))
+
+
+def load_folds(params: Params, combo: str, seed: int) -> list[Dataset]:
+    """Read the manifest and open a combo's images, divided as each network of a run sees them.
+
+    Args:
+        params: data, split and task.
+        combo: whose images.
+        seed: of the run. With cross-validation, each seed divides the images anew, so that the spread over
+            seeds holds what another division would change.
+
+    Returns:
+        One Dataset, or one a fold with `split` in its manifest.
+
+    Raises:
+        PneumoError: a class has no training or no validation images, or too few patients for the folds.
     """
     manifest = read_manifest(manifest_path(params.data_name))
-    path = images_path(params.data_name, combo)
+    file = ImagesFile(images_path(params.data_name, combo))
+    if not params.split.has_folds:
+        return [_open_dataset(params, file, manifest)]
+    if "group" not in manifest:
+        raise PneumoError(
+            "Expected a manifest prepared for split.protocol: folds. Received: one with an official split. "
+            "Run `dvc repro`."
+        )
+    labels, subtypes = (manifest[name].to_numpy(str) for name in ("label", "subtype"))
+    divided = divide_into_folds(labels, subtypes, manifest["group"].to_numpy(), params.split, seed)
+    return [_open_dataset(params, file, manifest.assign(split=parts)) for parts in divided]
+
+
+def _open_dataset(params: Params, file: ImagesFile, manifest: pd.DataFrame) -> Dataset:
     classes = CLASSES[params.task]
     y_true = number_classes(manifest, params.task)
     train, val, test = (
@@ -80,9 +129,9 @@ def load_dataset(params: Params, combo: str) -> Dataset:
         missing = set(range(len(classes))) - set(y_true[rows])
         if missing:
             raise PneumoError(f"Expected {classes[min(missing)]} images in {part}. Received: none")
-    images = np.load(path, mmap_mode="r")
+    images = np.load(file.path, mmap_mode="r")
     training = TrainingData(images, train, y_true[train], val, y_true[val], len(classes))
-    return Dataset(manifest, path, y_true, training, test, Path(params.weights_dir))
+    return Dataset(manifest, file, y_true, training, test, Path(params.weights_dir))
 
 
 def choose_examples(training: TrainingData) -> npt.NDArray[np.uint8]:
