@@ -511,8 +511,8 @@ def test_thirty_two_clients_are_all_answered(server):
         return n
 
     with ThreadPoolExecutor(32) as pool:
-        n_answers = sum(pool.map(ask, range(32)))
-    assert n_answers >= 32
+        n_answers = list(pool.map(ask, range(32)))
+    assert min(n_answers) >= 1
     assert server.read_memory_mb("VmRSS") - before_mb < 60
 
 

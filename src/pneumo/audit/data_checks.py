@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from pneumo.base.labels import FOLDS
+from pneumo.base.tables import has_folds
 from pneumo.evaluation import resampling
 
 FloatArray = npt.NDArray[np.float64]
@@ -196,9 +196,9 @@ def find_copies(manifest: pd.DataFrame, images: Images) -> pd.DataFrame:
         correlation first.
     """
     small = shrink(images, 32)
-    has_folds = (manifest["split"] == FOLDS).any()
+    is_cross_validated = has_folds(manifest)
     is_test = (manifest["split"] == "test").to_numpy()
-    test_rows, other_rows = np.flatnonzero(is_test | has_folds), np.flatnonzero(~is_test)
+    test_rows, other_rows = np.flatnonzero(is_test | is_cross_validated), np.flatnonzero(~is_test)
     blocks = [other_rows[at : at + N_IN_BLOCK] for at in range(0, len(other_rows), N_IN_BLOCK)]
     found = [np.zeros((0, 3))]
     for others in tqdm(blocks, "compare with test images", unit="block"):
@@ -210,7 +210,7 @@ def find_copies(manifest: pd.DataFrame, images: Images) -> pd.DataFrame:
             values = correlation[row, column].round(5)
             found.append(np.stack([tests[row], others[column], values], axis=1))
     pairs = np.concatenate(found)
-    if has_folds:
+    if is_cross_validated:
         groups, ends = manifest["group"].to_numpy(), pairs[:, :2].astype(np.int64)
         pairs = pairs[(ends[:, 0] < ends[:, 1]) & (groups[ends[:, 0]] != groups[ends[:, 1]])]
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], -pairs[:, 2]))]
@@ -234,7 +234,7 @@ def judge_copies(manifest: pd.DataFrame, copies: pd.DataFrame) -> Finding:
         manifest: with `id`, `patient`, `split` and `sha256`.
         copies: as `find_copies` returns them.
     """
-    if (manifest["split"] == FOLDS).any():
+    if has_folds(manifest):
         return _judge_copies_of_folds(len(manifest), copies)
     is_test = manifest["split"] == "test"
     test, others = manifest[is_test], manifest[~is_test]

@@ -30,6 +30,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=_TEXT)
 
 
+def has_folds(manifest: pd.DataFrame) -> bool:
+    """Return whether the images of a manifest are cross-validated."""
+    return bool((manifest["split"] == FOLDS).any())
+
+
 def find_training_images(manifest: pd.DataFrame) -> "pd.Series[bool]":
     """Mark the images that are trained on; with cross-validation that is every one.
 
@@ -85,10 +90,10 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def select_first_fold(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what model.keras has predicted: all rows, or with cross-validation those of the first fold.
+    """Return what is about model.keras: all rows, or with cross-validation those of the first fold.
 
     Args:
-        table: content of predictions.csv.
+        table: content of predictions.csv or of history.csv.
     """
     if "fold" not in table:
         return table

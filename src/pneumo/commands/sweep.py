@@ -21,11 +21,11 @@ from pneumo.base.paths import (
 from pneumo.base.tables import read_manifest
 from pneumo.execution.engine import Call, Engine, Files, Outcome, Resources
 from pneumo.execution.graph import Progress, Task, run_graph
-from pneumo.execution.local import LocalEngine, count_cpus, list_gpus
+from pneumo.execution.local import LocalEngine, count_cpus, find_log, list_gpus
 from pneumo.execution.pipeline import Pipeline
 from pneumo.execution.progress import Display, find_kind
 from pneumo.execution.ray_engine import LOCAL_ADDRESS, RayEngine
-from pneumo.training.recipe import Recipe, find_weights
+from pneumo.training.recipe import Recipe
 
 LOGS_DIR = Path("logs")
 TARGET = "pneumo.cli:main"
@@ -91,7 +91,7 @@ def run(
         progress = run_pipeline(params, pipeline, chosen, n_cpus, shares)
     print(f"{len(progress.done)} stages run, {len(progress.unchanged)} unchanged or from the cache.")
     if progress.failed:
-        lines = [f"  {name}: {error} ({find_log(name)})" for name, error in progress.failed.items()]
+        lines = [f"  {name}: {error} ({find_log(LOGS_DIR, name)})" for name, error in progress.failed.items()]
         skipped = f"; {len(progress.skipped)} that need them did not run" if progress.skipped else ""
         raise PneumoError("\n".join([f"{len(progress.failed)} stages failed{skipped}:", *lines]))
 
@@ -169,13 +169,9 @@ def list_files(
     caches = []
     if run and recipe:
         outputs.append(str(run_seconds_path(run)))
-        if any(phase.uses_features for phase in recipe.phases.values()):
+        if recipe.uses_features:
             caches.append(str(FEATURE_CACHE_DIR))
-        network = recipe.network
-        weights = network.pretrained and find_weights(
-            network.pretrained, Path(params.weights_dir), network.pretrained_ends_at
-        )
-        if weights:
+        if weights := recipe.network.find_weights(Path(params.weights_dir)):
             inputs.append(str(weights))
     return Files(tuple(inputs), tuple(outputs), tuple(caches))
 
@@ -196,15 +192,10 @@ def share_features(tasks: list[Task], runs: dict[str, Run], recipes: dict[str, R
     for task in tasks:
         run = runs.get(task.name)
         network = recipes[run.model].network if run else None
-        if run and network and any(phase.uses_features for phase in recipes[run.model].phases.values()):
+        if run and network and recipes[run.model].uses_features:
             key = (run.combo, network.name, network.input_size_px, network.weights, network.ends_at)
             leader = first.setdefault(key, task.name)
             after = frozenset({leader} - {task.name})
             task = Task(task.name, task.needs, after)
         changed.append(task)
     return changed
-
-
-def find_log(name: str) -> Path:
-    """Return the log file of a stage."""
-    return LOGS_DIR / f"{name}.log"

@@ -25,7 +25,7 @@ from pneumo.report import figures
 from pneumo.training import search
 from pneumo.training.dataset import load_dataset
 from pneumo.training.fit import fit_classifier
-from pneumo.training.recipe import Recipe, find_weights
+from pneumo.training.recipe import Recipe
 
 TRAINING_SEED = 0  # the same for every trial, so that trials differ by their recipes alone
 LOGS_DIR = Path("logs")
@@ -128,13 +128,9 @@ def run_workers(
 def list_files(params: Params, combo: str, recipe: Recipe) -> Files:
     """List what a worker on another machine needs."""
     inputs = [manifest_path(params.data_name), images_path(params.data_name, combo)]
-    network = recipe.network
-    weights = network.pretrained and find_weights(
-        network.pretrained, Path(params.weights_dir), network.pretrained_ends_at
-    )
-    if weights:
+    if weights := recipe.network.find_weights(Path(params.weights_dir)):
         inputs.append(weights)
-    caches = [FEATURE_CACHE_DIR] if any(phase.uses_features for phase in recipe.phases.values()) else []
+    caches = [FEATURE_CACHE_DIR] if recipe.uses_features else []
     return Files(tuple(map(str, inputs)), (), tuple(map(str, caches)))
 
 
@@ -209,10 +205,7 @@ def hash_question(base: DictConfig, settings: search.Search, seed: int, params: 
         params: names data, task and weights.
         combo: whose images are trained on.
     """
-    network = build(Recipe, base, "recipe").network
-    weights = None
-    if network.pretrained:
-        weights = find_weights(network.pretrained, Path(params.weights_dir), network.pretrained_ends_at)
+    weights = build(Recipe, base, "recipe").network.find_weights(Path(params.weights_dir))
     question = {
         "recipe": OmegaConf.to_container(base),
         "search": {**asdict(settings), "n_trials": None},

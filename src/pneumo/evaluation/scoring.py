@@ -1,9 +1,11 @@
 """What one run's predictions come to: how it decides, and how well."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pneumo.base.config import Threshold, ThresholdMethod
@@ -12,6 +14,7 @@ from pneumo.evaluation import calibration, metrics, thresholds
 from pneumo.evaluation.metrics import FloatArray, IntArray
 from pneumo.evaluation.predictions import Scores
 
+Kind = TypeVar("Kind", bound=np.generic)  # of an array's entries
 AS_PREDICTED, SCALED = "as predicted", "temperature scaled"
 
 
@@ -67,24 +70,12 @@ def fit_run_rule(val: Scores, threshold: Threshold) -> Rule:
 
 def decide(scores: Scores, rule: Rule) -> IntArray:
     """Return the class that a run gives each image, by the rule of the network that predicted it."""
-    if isinstance(rule, DecisionRule):
-        return rule.decide(scores.probabilities)
-    decided = np.zeros(len(scores.y_true), np.int64)
-    for fold, of_fold in rule.rules.items():
-        rows = scores.folds == fold
-        decided[rows] = of_fold.decide(scores.probabilities[rows])
-    return decided
+    return _apply(DecisionRule.decide, scores, rule)
 
 
 def calibrate(scores: Scores, rule: Rule) -> FloatArray:
     """Return calibrated probabilities, float array of shape (n, n_classes), likewise."""
-    if isinstance(rule, DecisionRule):
-        return rule.calibrate(scores.probabilities)
-    calibrated = np.zeros_like(scores.probabilities)
-    for fold, of_fold in rule.rules.items():
-        rows = scores.folds == fold
-        calibrated[rows] = of_fold.calibrate(scores.probabilities[rows])
-    return calibrated
+    return _apply(DecisionRule.calibrate, scores, rule)
 
 
 def score_run(val: Scores, test: Scores, rule: Rule) -> dict[str, Any]:
@@ -200,6 +191,17 @@ def tabulate_operating_points(val: Scores, test: Scores, threshold: Threshold) -
             | {name: on_test[name] for name in ("sensitivity", "specificity", "precision", "npv")}
         )
     return pd.DataFrame(rows)
+
+
+def _apply(
+    method: Callable[[DecisionRule, FloatArray], npt.NDArray[Kind]], scores: Scores, rule: Rule
+) -> npt.NDArray[Kind]:
+    """Apply a method of rules to probabilities, those of a fold by the rule of its network."""
+    if isinstance(rule, DecisionRule):
+        return method(rule, scores.probabilities)
+    parts = {fold: np.flatnonzero(scores.folds == fold) for fold in rule.rules}
+    found = [method(rule.rules[fold], scores.probabilities[rows]) for fold, rows in parts.items()]
+    return np.concatenate(found)[np.argsort(np.concatenate(list(parts.values())))]
 
 
 def _split_classes(scores: Scores) -> dict[str, tuple[IntArray, FloatArray]]:

@@ -31,7 +31,7 @@ def add_stress(runs: pd.DataFrame, stress: pd.DataFrame) -> pd.DataFrame:
 def find_criterion(leaderboard: pd.DataFrame) -> str:
     """Return the column that orders a leaderboard: STRESSED where it is known for all rows, else PLAIN.
 
-    It was fixed before any test score was looked at, and does not depend on one: docs/decisions/0019.
+    No test score decides which of the two it is: docs/decisions/0019.
     """
     return STRESSED if leaderboard[STRESSED].notna().all() else PLAIN
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from pneumo.base.artifacts import write_text
 from pneumo.base.config import Params, Split
 from pneumo.base.labels import CLASSES, FOLDS, SPLITS, Subtype
+from pneumo.base.tables import select_first_fold
 from pneumo.report import charts, wording
 from pneumo.report.answer import find_answer, select_primary
 from pneumo.report.checklist import Facts, fill_checklist
@@ -277,9 +278,9 @@ def draw_charts(report: Report) -> dict[str, Markup | None]:
     bins = {str(name): rows for name, rows in details["calibration"].groupby("name", sort=False)}
     history = report.tables["history"]
     combo, model, seed = report.best_run.split("/")
-    own = history[(history["combo"] == combo) & (history["model"] == model) & (history["seed"] == int(seed))]
-    if "fold" in own:
-        own = own[own["fold"] == 0]
+    own = select_first_fold(
+        history[(history["combo"] == combo) & (history["model"] == model) & (history["seed"] == int(seed))]
+    )
     ratios = report.manifest["width"] / report.manifest["height"]
     return {
         "roc": charts.plot_roc(

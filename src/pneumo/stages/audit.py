@@ -15,7 +15,7 @@ from pneumo.base.config import Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES, FOLDS, Task
 from pneumo.base.paths import audit_dir, manifest_path
-from pneumo.base.tables import read_manifest
+from pneumo.base.tables import has_folds, read_manifest
 from pneumo.data.decoding import UnreadableImageError, decode_image
 
 SIZE_PX = 64
@@ -97,7 +97,7 @@ def check_images(
         "brightness": lambda: data_checks.check_brightness(train, train_images),
         "thumbnails": lambda: data_checks.check_thumbnail(train, train_images),
     }
-    if not (manifest["split"] == FOLDS).any():  # folds are drawn from one distribution
+    if not has_folds(manifest):  # folds are drawn from one distribution
         checks["normal test images"] = lambda: data_checks.check_shift(manifest, images, normal)
         checks["pneumonia test images"] = lambda: data_checks.check_shift(manifest, images, pneumonia)
     checks["copies"] = lambda: data_checks.judge_copies(manifest, copies)

@@ -12,7 +12,7 @@ from pneumo.base.reproducibility import NVIDIA_DRIVER
 from pneumo.data.inventory import describe_external, describe_source
 from pneumo.data.sources import load_source, table
 from pneumo.preprocessing.combo import Step, find_equal_combos, find_ineffective_limits, parse_combo
-from pneumo.training.recipe import Network, Recipe, find_weights
+from pneumo.training.recipe import Network, Recipe
 
 # Other outputs in data/<name>/, where each combo has a folder, and in data/, where each data set has one.
 TAKEN_COMBOS = ("audit", "exploration", "manifest")
@@ -69,7 +69,7 @@ def describe_weights(network: Network, weights_dir: Path) -> str:
     """Say where the first weights of a network come from."""
     if network.pretrained is None:
         return "random weights"
-    path = find_weights(network.pretrained, weights_dir, network.pretrained_ends_at)
+    path = network.find_weights(weights_dir)
     return str(path) if path else "ImageNet weights that Keras downloads"
 
 

@@ -8,17 +8,13 @@ from pathlib import Path
 from pneumo.base.artifacts import hash_file, write_json
 from pneumo.base.config import Params, build, load_group
 from pneumo.base.paths import weights_record_path
-from pneumo.training.recipe import Recipe, find_weights
+from pneumo.training.recipe import Recipe
 
 
 def run(params: Params, model: str) -> None:
     """Name the weights file of a recipe and its hash; Keras downloads what is not in `weights_dir`."""
     network = build(Recipe, load_group("model", model, params.models[model]), f"model {model}").network
-    path = (
-        find_weights(network.pretrained, Path(params.weights_dir), network.pretrained_ends_at)
-        if network.pretrained
-        else None
-    )
+    path = network.find_weights(Path(params.weights_dir))
     record = {
         "pretrained": network.pretrained,
         "file": path.name if path else None,

@@ -175,6 +175,12 @@ class Network:
         """The last layer that it takes from that network, or None for all."""
         return self.ends_at if self.has_backbone else STEMS.get(self.stem or "")
 
+    def find_weights(self, weights_dir: Path) -> Path | None:
+        """Return the file of the weights that it starts from; None for random ones or where there is none."""
+        if self.pretrained is None:
+            return None
+        return find_weights(self.pretrained, weights_dir, self.pretrained_ends_at)
+
 
 @dataclass
 class Augmentation:
@@ -392,6 +398,11 @@ class Recipe:
         )
         expect(self.mixup_alpha >= 0, "mixup_alpha", "0 or more", self.mixup_alpha)
         expect(self.test_seen >= 0, "test_seen", "0 or more", self.test_seen)
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether a phase trains on features of the frozen backbone, which are computed once and kept."""
+        return any(phase.uses_features for phase in self.phases.values())
 
     @property
     def uses_features_only(self) -> bool:
