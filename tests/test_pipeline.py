@@ -87,7 +87,10 @@ DIRECTLY_DUE = {
         [("epochs: 2", "epochs: 3")],
         ["check", "weights@dense", *TRAINS, *EXPLAINS, *EXTERNALS, "compare"],
     ),
-    "the split": ([("val_fraction: 0.25", "val_fraction: 0.3")], ["check", "prepare", "compare"]),
+    "the split": (
+        [("val_fraction: 0.25", "val_fraction: 0.3")],
+        ["check", "prepare", *TRAINS, "compare"],  # training draws the folds of cross-validation
+    ),
     "the threshold": ([("youden", "sensitivity")], ["check", *EVALUATES, *EXPLAINS, "compare"]),
     "the prevalence": ([("prevalence: 0.2", "prevalence: 0.1")], ["check", *EVALUATES, "compare"]),
     "comments, order of keys, 2 for 2.0": (

@@ -108,11 +108,13 @@ def test_cancelled_calls_are_dead(engine, tmp_path):
 
 
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
 from pneumo.execution.engine import Call
 from pneumo.execution.local import LocalEngine
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     with LocalEngine(2, Path("logs")) as engine:
         engine.submit(Call("a", "jobs:beat", ("beats",)))
         while True:
