@@ -230,6 +230,89 @@ def test_a_saved_network_gives_the_same_scores(name, tmp_path):
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
+def save_seeds(folder, n_seeds=2):
+    """Save networks with one backbone and heads of their own; return their paths."""
+    paths = []
+    for seed in range(n_seeds):
+        model = build("mobilenet075", **NETWORKS["mobilenet075"])
+        if paths:
+            generator = np.random.default_rng(seed)
+            head = model.get_layer("head")
+            head.set_weights([generator.normal(size=each.shape) for each in head.get_weights()])
+        paths.append(folder / f"{seed}.keras")
+        model.save(paths[-1])
+    return paths
+
+
+def ask_as_whole(path, images):
+    return attribution.score_images(attribution.load_scorer(path), images)
+
+
+@pytest.fixture
+def n_extracted(monkeypatch):
+    """Count the images of which vectors are computed."""
+    counts = []
+    attach = attribution.FeatureCache.attach
+
+    def spy(cache, extractor):
+        compute = extractor.predict_on_batch
+        extractor.predict_on_batch = lambda batch: counts.append(len(batch)) or compute(batch)
+        return attach(cache, extractor)
+
+    monkeypatch.setattr(attribution.FeatureCache, "attach", spy)
+    return counts
+
+
+def test_images_pass_the_backbone_of_all_seeds_once(tmp_path, n_extracted):
+    images, others = make_images(), make_images(4)[1:] + 1
+    cache = attribution.FeatureCache()
+    for path in save_seeds(tmp_path):
+        scorer = attribution.load_scorer(path, cache)
+        for each in (images, others, images):
+            expected = ask_as_whole(path, each)
+            np.testing.assert_allclose(attribution.score_images(scorer, each), expected, rtol=1e-5)
+            alone = attribution.load_scorer(path, attribution.FeatureCache())
+            np.testing.assert_array_equal(
+                attribution.score_images(scorer, each), attribution.score_images(alone, each)
+            )
+            n_extracted.pop()  # that of `alone`
+    assert n_extracted == [3, 3]
+
+
+def test_vectors_of_another_backbone_are_not_taken(tmp_path, n_extracted):
+    path, other_path = save_seeds(tmp_path)
+    model = keras.models.load_model(other_path)
+    convolution = next(layer for layer in model.get_layer("mobilenet075").layers if layer.get_weights())
+    convolution.set_weights([2 * each for each in convolution.get_weights()])
+    model.save(other_path)
+    images, cache = make_images(), attribution.FeatureCache()
+    scorer, other = (attribution.load_scorer(each, cache) for each in (path, other_path))
+    for _ in range(2):  # the first one does not find the other's either
+        np.testing.assert_allclose(
+            attribution.score_images(scorer, images), ask_as_whole(path, images), rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            attribution.score_images(other, images), ask_as_whole(other_path, images), rtol=1e-5
+        )
+    assert n_extracted == [3, 3]
+
+
+def test_vectors_of_before_the_weights_were_shuffled_are_not_taken(tmp_path):
+    scorer = attribution.load_scorer(save_seeds(tmp_path, 1)[0], attribution.FeatureCache())
+    images = make_images()
+    attribution.score_images(scorer, images)
+    shuffled = attribution.shuffle_weights(scorer, seed=0)
+    logits = shuffled.model.predict(images, verbose=0)
+    np.testing.assert_allclose(attribution.score_images(shuffled, images)[:, 1:], logits, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dense", "cnn"])
+def test_a_network_without_a_backbone_is_asked_as_a_whole(name, tmp_path):
+    build(name, **NETWORKS[name]).save(tmp_path / "model.keras")
+    scorer = attribution.load_scorer(tmp_path / "model.keras", attribution.FeatureCache())
+    assert scorer.extract is None
+
+
 def average_flips(network):
     """Build the classifier that averages a network's probabilities over an image and its mirror image."""
     network.name = "unflipped"

@@ -345,6 +345,24 @@ def test_only_the_last_maps_are_of_shuffled_weights(monkeypatch):
     assert calls == ["draw_maps", "score_views", "draw_first_map", "shuffle_weights", "draw_first_map"]
 
 
+def test_the_seeds_of_a_model_share_vectors_and_models_do_not(tmp_path, monkeypatch):
+    """Two recipes may have equal weights and scale images differently."""
+    write_project(
+        tmp_path, TWO_MODELS, {(model, seed): WEIGHTS for model in ("cnn", "dense") for seed in (0, 1)}
+    )
+    monkeypatch.chdir(tmp_path)
+    caches = []
+    load = attribution.load_scorer
+    monkeypatch.setattr(
+        attribution, "load_scorer", lambda path, cache: caches.append(cache) or load(path, cache)
+    )
+    assert main(["explain", "--combo", "raw"]) == 0
+    first, second, third, fourth = caches
+    assert first is second
+    assert third is fourth
+    assert second is not third
+
+
 def test_three_classes_have_no_threshold(tmp_path, monkeypatch):
     params = PARAMS.replace("dense:", "cnn:").replace("task: binary", "task: subtype")
     write_project(tmp_path, params, {("cnn", 0): WEIGHTS}, n_classes=3)

@@ -5,9 +5,10 @@ change when the image changes; logits do. For two classes the score of the secon
 score of the first is its negative.
 """
 
+import hashlib
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
 Images = npt.NDArray[np.uint8]
+Extract = Callable[[Images], npt.NDArray[np.float32]]
 
 N_PATCHES = 8  # along each side
 BATCH_SIZE = 64
@@ -41,6 +43,8 @@ class Scorer:
         collapse: the layer that turns feature maps into vectors, by pooling or by flattening.
         rest: these vectors -> logits.
         averages_flips: the classifier's probability is the mean over an image and its mirror image.
+        extract: a batch of the same images -> these vectors, remembered or computed; None where `model` is
+            asked as a whole.
     """
 
     model: keras.Model
@@ -48,13 +52,47 @@ class Scorer:
     collapse: keras.Layer
     rest: keras.Model
     averages_flips: bool
+    extract: Extract | None = None
 
 
-def load_scorer(path: Path) -> Scorer:
+class FeatureCache:
+    """The feature vectors of batches of images, kept for the next network of the same recipe.
+
+    The seeds of a frozen backbone differ in their heads alone, and a batch passes the backbone once for all
+    of them. Other networks find nothing here. Vectors of one backbone are kept, n_features float32 an image.
+    """
+
+    def __init__(self) -> None:
+        self._weights = b""
+        self._vectors: dict[bytes, npt.NDArray[np.float32]] = {}
+
+    def attach(self, extractor: keras.Model) -> Extract:
+        """Return a function that computes the vectors of a batch which is not here yet.
+
+        Args:
+            extractor: images -> vectors. Its layers are those of all others that were attached; where its
+                weights differ, what was kept is dropped.
+        """
+        weights = _digest(*extractor.get_weights())
+        if weights != self._weights:
+            self._weights, self._vectors = weights, {}
+        vectors = self._vectors
+
+        def extract(batch: Images) -> npt.NDArray[np.float32]:
+            key = _digest(batch)
+            if key not in vectors:
+                vectors[key] = extractor.predict_on_batch(batch)
+            return vectors[key]
+
+        return extract
+
+
+def load_scorer(path: Path, cache: FeatureCache | None = None) -> Scorer:
     """Load a network that `train` saved.
 
     Args:
         path: of a model.keras.
+        cache: of the networks of this recipe; used for a pretrained backbone whose feature maps are averaged.
 
     Raises:
         PneumoError: there is no such file, or Keras cannot read it.
@@ -63,14 +101,17 @@ def load_scorer(path: Path) -> Scorer:
         model = keras.models.load_model(path, compile=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise PneumoError(f"Expected a network that pneumo has trained. Received: {path}") from error
-    return open_classifier(model)
+    scorer = open_classifier(model)
+    if cache is None or not _has_backbone(scorer.model) or isinstance(scorer.collapse, keras.layers.Flatten):
+        return scorer
+    return replace(scorer, extract=cache.attach(keras.Model(scorer.model.input, scorer.collapse.output)))
 
 
 def open_classifier(model: keras.Model) -> Scorer:
     """Split a classifier of `networks.build_classifier` into its parts; it gives logits from then on."""
     averages_flips = any(layer.name == _UNFLIPPED for layer in model.layers)
     model = model.get_layer(_UNFLIPPED) if averages_flips else model
-    owner = model.get_layer("head") if any(layer.name == "head" for layer in model.layers) else model
+    owner = model.get_layer("head") if _has_backbone(model) else model
     owner.get_layer("probability").activation = keras.activations.linear
     collapse = next(
         layer
@@ -234,11 +275,16 @@ def find_patches(size_px: int) -> npt.NDArray[np.bool_]:
     return numbers == np.arange(N_PATCHES**2)[:, None, None]
 
 
-def shuffle_weights(scorer: Scorer, seed: int) -> None:
-    """Shuffle the values within each weight array: the same network without anything that it has learnt."""
+def shuffle_weights(scorer: Scorer, seed: int) -> Scorer:
+    """Shuffle the values within each weight array: the same network without anything that it has learnt.
+
+    Returns:
+        The network, without vectors of before. The one passed in shares its weights: do not use it any more.
+    """
     generator = np.random.default_rng(seed)
     arrays = scorer.model.get_weights()
     scorer.model.set_weights([generator.permutation(each.ravel()).reshape(each.shape) for each in arrays])
+    return replace(scorer, extract=None)
 
 
 def correlate_maps(maps: FloatArray, others: FloatArray) -> FloatArray:
@@ -260,6 +306,10 @@ def correlate_maps(maps: FloatArray, others: FloatArray) -> FloatArray:
     return np.divide(products, norms, out=np.full(len(maps), np.nan), where=~is_constant)
 
 
+def _has_backbone(model: keras.Model) -> bool:
+    return any(layer.name == "head" for layer in model.layers)
+
+
 def _weigh_maps(scorer: Scorer, maps: npt.NDArray[np.float32], classes: IntArray) -> FloatArray:
     vectors = keras.ops.convert_to_numpy(scorer.collapse(maps))
     n_maps = maps.shape[-1]
@@ -277,7 +327,20 @@ def _weigh_maps(scorer: Scorer, maps: npt.NDArray[np.float32], classes: IntArray
 def _predict_scores(scorer: Scorer, images: Images) -> FloatArray:
     # `predict` prepares its input anew in each call, which takes longer than a small network does.
     batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
-    return _spread(np.concatenate([scorer.model.predict_on_batch(batch) for batch in batches]))
+    return _spread(np.concatenate([_predict_batch(scorer, batch) for batch in batches]))
+
+
+def _predict_batch(scorer: Scorer, batch: Images) -> npt.NDArray[np.float32]:
+    if scorer.extract is None:
+        return scorer.model.predict_on_batch(batch)
+    return scorer.rest.predict_on_batch(scorer.extract(batch))
+
+
+def _digest(*arrays: npt.NDArray[Any]) -> bytes:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
 def _spread(outputs: npt.NDArray[np.float32]) -> FloatArray:

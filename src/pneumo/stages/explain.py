@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pneumo.audit import attribution, gallery, probes, stress
-from pneumo.audit.attribution import Images, Scorer
+from pneumo.audit.attribution import FeatureCache, Images, Scorer
 from pneumo.audit.stress import Changes
 from pneumo.base.artifacts import write_folder
 from pneumo.base.config import CONF_PATH, Params, Run
@@ -43,8 +43,11 @@ def run(params: Params, combo: str) -> None:
         raise PneumoError(f"Expected a trained model of {combo}. Received: none. `dvc repro` makes them.")
     parts: dict[str, list[pd.DataFrame]] = {"stress": [], "probes": [], "gallery": []}
     with write_folder(explanations_dir(params.experiment, combo)) as folder:
+        model, cache = "", FeatureCache()
         for each in tqdm(trained, f"explain {combo}", unit="model"):
-            for name, part in explain_run(each, params, manifest, images, changes, folder).items():
+            if each.model != model:
+                model, cache = each.model, FeatureCache()
+            for name, part in explain_run(each, params, manifest, images, changes, folder, cache).items():
                 parts[name].append(part.assign(model=each.model, seed=each.seed))
         tables = {name: pd.concat(found) for name, found in parts.items()}
         tables["probes_by_model"] = probes.average_seeds(tables["probes"])
@@ -55,11 +58,17 @@ def run(params: Params, combo: str) -> None:
 
 
 def explain_run(
-    run: Run, params: Params, manifest: pd.DataFrame, images: Images, changes: Changes, folder: Path
+    run: Run,
+    params: Params,
+    manifest: pd.DataFrame,
+    images: Images,
+    changes: Changes,
+    folder: Path,
+    cache: FeatureCache,
 ) -> dict[str, pd.DataFrame]:
     """Save a run's gallery into a folder and return the tables `stress`, `probes` and `gallery`."""
     table = read_rows(run, manifest)
-    scorer = attribution.load_scorer(run_dir(run) / "model.keras")
+    scorer = attribution.load_scorer(run_dir(run) / "model.keras", cache)
     rule = fit_rule(select_scores(table, "val"), params.threshold)
     chosen = table.iloc[stress.sample_validation(table, N_STRESSED, seed=0)]
     predict = partial(attribution.predict_probabilities, scorer)
@@ -105,8 +114,8 @@ def probe_run(
     maps = attribution.draw_maps(scorer, pictures, y_pred[shown])
     views = attribution.score_views(scorer, images, rows, probes.VIEWS)
     attention = attribution.draw_first_map(scorer, sampled, y_pred[sample])
-    attribution.shuffle_weights(scorer, seed=0)
-    shuffled = attribution.draw_first_map(scorer, sampled, y_pred[sample])
+    without_learning = attribution.shuffle_weights(scorer, seed=0)
+    shuffled = attribution.draw_first_map(without_learning, sampled, y_pred[sample])
     found = [
         *probes.probe_views(scores.y_true, scores.patients, *views),
         probes.probe_attention(attention),
