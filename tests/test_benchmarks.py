@@ -155,3 +155,21 @@ def test_gpu(tmp_path):
         assert 0 <= row["input_share"] < 1
         assert row["ratio_to_cpu"] == pytest.approx(row["images_per_s"] / row["cpu"]["images_per_s"])
     assert table.count("\n") == 4
+
+
+@pytest.mark.slow
+def test_cpu(tmp_path):
+    options = ("--n-images", 8, "--size-px", 32, "--batch-size", 4, "--rounds", 2, "--threads", 1)
+    options = (*options, "--networks", "MobileNet 0.75")
+    table, result = run_benchmark("cpu", *options, output=tmp_path / "result.json")
+    assert result["threads"] == 1
+    ways = result["ways"]["MobileNet 0.75"]
+    assert {"here", "Keras, usual way", "PyTorch"} <= set(ways["training"])
+    assert {"here", "Keras, usual way", "ONNX Runtime", "OpenVINO"} <= set(ways["features"])
+    for task in ways.values():
+        assert task["here"]["ratio"] == 1
+        for row in filter(None, task.values()):
+            assert row["images_per_s"] > 0
+            assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+    assert ways["features"]["ONNX Runtime"] is not None
+    assert table.count("\n") == 2 + sum(map(len, ways.values()))

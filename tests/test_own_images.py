@@ -16,7 +16,7 @@ N_PATIENTS = 160
 
 
 def read_words():
-    """Return what docs/own_images.md tells to write into params.yaml and to run."""
+    """Return the experiment that docs/own_images.md tells to write, and the commands to run."""
     text = (ROOT / "docs/own_images.md").read_text().split("## 3. The experiment")[1].split("\n## ")[0]
     params = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
     commands = [line.split("#")[0].split() for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE)]
@@ -27,13 +27,14 @@ def read_words():
 def hospital(tmp_path_factory):
     """Return the project after the words, and the images that were given to it."""
     words, commands = read_words()
-    assert commands == [["pneumo", "check"], ["dvc", "repro"]]
+    assert commands == [["pneumo", "use", "hospital"], ["pneumo", "check"], ["dvc", "repro"]]
+    tiny = yaml.safe_load(PARAMS)
+    assert list(words) == list(tiny)  # a whole experiment
     # The test set is larger than by default, so that groups have the patients that they need to be shown.
-    params = yaml.safe_load(PARAMS) | words | {"data": words["data"] | {"test_fraction": 0.5}}
-    params["combos"] = {"raw": []}
-    project = TinyProject.create(
-        tmp_path_factory.mktemp("hospital") / "project", yaml.safe_dump(params, sort_keys=False)
-    )
+    params = words | {key: tiny[key] for key in ("image_size_px", "models", "seeds")}
+    params |= {"combos": {"raw": []}, "data": words["data"] | {"test_fraction": 0.5}}
+    project = TinyProject.create(tmp_path_factory.mktemp("hospital") / "project")
+    (project.root / "conf/experiment/hospital.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     images = plan_images(N_PATIENTS)
     folder = project.root / "originals/hospital"
     write_images(folder, images)

@@ -1,4 +1,4 @@
-"""audit: the images as they come -> data/<source>/audit/, what they give away without the lungs."""
+"""audit: the images as they come -> data/<name>/audit/, what they give away without the lungs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
