@@ -47,9 +47,15 @@ format: .venv/.installed
 	ruff check --fix .
 	ruff format .
 
+# The locks of GPUs hold what requirements.lock does not.
+COMPILE = uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
+  --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml
 lock: .venv/.installed
-	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
-	  --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
+	$(COMPILE) -o requirements.lock
+	for extra in gpu gpu-jax; do \
+	  $(COMPILE) --extra $$extra --constraint requirements.lock \
+	    $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) -o requirements-$$extra.lock || exit 1; \
+	done
 
 # The tests that look at the page need Chromium; this installs Debian's and must run as root.
 browser:
@@ -78,11 +84,11 @@ clean:
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# The versions of requirements.lock stay; what CUDA needs beside them is not locked.
-.venv/.installed-gpu-1: .venv/.installed
-	.venv/bin/python -m pip install --quiet --no-build-isolation --editable ".[gpu]"
+# CUDA's packages, beside those of requirements.lock.
+.venv/.installed-gpu-1: requirements-gpu.lock .venv/.installed
+	.venv/bin/python -m pip install --quiet --require-hashes --no-deps --requirement $<
 	touch $@
 
-.venv/.installed-gpu-jax: .venv/.installed
-	.venv/bin/python -m pip install --quiet --no-build-isolation --editable ".[gpu-jax]"
+.venv/.installed-gpu-jax: requirements-gpu-jax.lock .venv/.installed
+	.venv/bin/python -m pip install --quiet --require-hashes --no-deps --requirement $<
 	touch $@

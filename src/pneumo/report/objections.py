@@ -59,6 +59,7 @@ def find_objections(
     criterion: str,
     tables: Mapping[str, pd.DataFrame],
     details: Mapping[str, pd.DataFrame],
+    seed: str,
     method: str,
     findings: pd.DataFrame,
     recipe: Mapping[str, Any],
@@ -71,13 +72,14 @@ def find_objections(
         criterion: the column that orders it.
         tables: `leaderboard`, `probes` and `stress`, the report's CSV files.
         details: tables of the best run; `operating_points` is missing for more than two classes.
+        seed: of that run.
         method: how the threshold was chosen, a row of `operating_points`.
         findings: of the audit, with `verdict`.
         recipe: of the best run, as run.json holds it.
         n_unknown_patients: how many images count as a patient of their own.
     """
     return [
-        *_compare_with_validation(best, details, method),
+        *_compare_with_validation(best, details, seed, method),
         *_read_findings(findings),
         *_read_stress(best, tables["stress"]),
         *_read_probes(best, tables["probes"]),
@@ -95,7 +97,7 @@ def find_point(operating_points: pd.DataFrame, method: str) -> dict[str, Any]:
 
 
 def _compare_with_validation(
-    best: Mapping[str, Any], details: Mapping[str, pd.DataFrame], method: str
+    best: Mapping[str, Any], details: Mapping[str, pd.DataFrame], seed: str, method: str
 ) -> list[Objection]:
     found = []
     if best["val_roc_auc"] > best["roc_auc_high"]:
@@ -116,7 +118,7 @@ def _compare_with_validation(
                 found.append(
                     Objection(
                         f"Its {metric} does not hold.",
-                        f"At the threshold chosen on validation it falls from "
+                        f"With seed {seed}, at the threshold chosen on validation, it falls from "
                         f"{wording.write_digits(on_validation)} on validation to "
                         f"{wording.write_digits(on_test)} on the test set.",
                     )

@@ -204,6 +204,7 @@ def build_context(report: Report) -> dict[str, Any]:
             report.criterion,
             report.tables,
             report.details,
+            report.best_run.rpartition("/")[2],
             report.threshold_method,
             report.findings,
             report.recipe,
