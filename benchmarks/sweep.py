@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -34,6 +34,18 @@ COPIED = (
     ".gitignore",
 )
 WAYS = {"dvc repro": ["dvc", "repro"], "pneumo sweep": ["pneumo", "sweep"]}
+
+# A frozen backbone, with what differs from the demo.
+HEADS = {
+    "combos": {
+        "raw": [],
+        "equalize": ["equalize"],
+        "clahe": [{"clahe": {"clip_limit": 2.0, "tiles": 4}}],
+        "smooth": [{"median": {"size_px": 5}}],
+        "edges": ["sobel"],
+    },
+    "models": {"mobilenet_frozen": {"network": {"weights": "random", "input_size_px": 64}}},
+}
 
 # A pipeline whose stages do next to nothing: each run is trained and evaluated.
 TOY_STAGES = """\
@@ -65,6 +77,10 @@ def main() -> None:
     demo.add_argument("--n-rounds", type=int, default=1, help="pairs (default: 1)")
     demo.add_argument("--workers", type=int, default=count_cpus(), help="(default: all cores)")
     demo.set_defaults(measure=measure_demo)
+    heads = measured.add_parser("heads", help="heads on cached features of a frozen backbone, both ways")
+    heads.add_argument("--n-seeds", type=int, default=15, help="on each of five combos (default: 15)")
+    heads.add_argument("--workers", type=int, default=count_cpus(), help="(default: all cores)")
+    heads.set_defaults(measure=measure_heads)
     overhead = measured.add_parser("overhead", help="runs that do nothing, in processes")
     overhead.add_argument("--n-runs", type=int, default=200, help="(default: 200)")
     overhead.add_argument("--workers", type=int, default=count_cpus(), help="(default: all cores)")
@@ -84,21 +100,51 @@ def measure_demo(experiment: str, n_seeds: int, n_rounds: int, workers: int) -> 
         with tempfile.TemporaryDirectory() as folder:
             seconds, hashes = {}, {}
             for way in list(WAYS) if number % 2 == 0 else list(WAYS)[::-1]:
-                root = make_project(Path(folder, way.replace(" ", "_")), experiment, n_seeds)
-                options = ["--workers", str(workers)] if "sweep" in way else []
-                start = time.perf_counter()
-                run_quietly([*WAYS[way], *options], root)
-                seconds[way] = time.perf_counter() - start
-                hashes[way] = hash_outputs(root)
-            ratios.append(seconds["dvc repro"] / seconds["pneumo sweep"])
-            same = hashes["dvc repro"] == hashes["pneumo sweep"]
-            shown = ", ".join(f"{way} {value:.1f} s" for way, value in seconds.items())
-            print(f"{shown}, ratio {ratios[-1]:.2f}, same bytes: {'yes' if same else 'NO'}", flush=True)
+                root = make_project(Path(folder, name_folder(way)), experiment, range(n_seeds))
+                seconds[way], hashes[way] = time_way(way, root, workers), hash_outputs(root)
+            ratios.append(compare_ways(seconds, hashes))
     print(f"median ratio {sorted(ratios)[len(ratios) // 2]:.2f}, {workers} workers, {count_cpus()} cores")
 
 
-def make_project(root: Path, experiment: str, n_seeds: int) -> Path:
-    """Copy this project without its outputs and DVC's cache."""
+def measure_heads(n_seeds: int, workers: int) -> None:
+    """Train heads on features that are there, and all that follows, with both ways."""
+    with tempfile.TemporaryDirectory() as folder:
+        roots = {way: Path(folder, name_folder(way)) for way in WAYS}
+        first = make_project(roots["dvc repro"], "demo", [0], HEADS)
+        run_quietly(WAYS["pneumo sweep"], first)  # which leaves the features
+        write_params(first, "demo", range(1, 1 + n_seeds), HEADS)
+        shutil.copytree(first, roots["pneumo sweep"], symlinks=True)
+        seconds = {way: time_way(way, root, workers) for way, root in roots.items()}
+        compare_ways(seconds, {way: hash_outputs(root) for way, root in roots.items()})
+    print(f"{n_seeds * len(HEADS['combos'])} heads, {workers} workers, {count_cpus()} cores")
+
+
+def name_folder(way: str) -> str:
+    """Return a folder's name."""
+    return way.replace(" ", "_")
+
+
+def time_way(way: str, root: Path, workers: int) -> float:
+    """Return the seconds in which a way runs what is due."""
+    options = ["--workers", str(workers)] if "sweep" in way else []
+    start = time.perf_counter()
+    run_quietly([*WAYS[way], *options], root)
+    return time.perf_counter() - start
+
+
+def compare_ways(seconds: dict[str, float], hashes: dict[str, dict[str, str]]) -> float:
+    """Print the seconds of both ways and return their ratio."""
+    ratio = seconds["dvc repro"] / seconds["pneumo sweep"]
+    same = hashes["dvc repro"] == hashes["pneumo sweep"]
+    shown = ", ".join(f"{way} {value:.1f} s" for way, value in seconds.items())
+    print(f"{shown}, ratio {ratio:.2f}, same bytes: {'yes' if same else 'NO'}", flush=True)
+    return ratio
+
+
+def make_project(
+    root: Path, experiment: str, seeds: Iterable[int], changes: Mapping[str, object] | None = None
+) -> Path:
+    """Copy this project without outputs and cache; give it an experiment with seeds and changes of its own."""
     root.mkdir(parents=True)
     for name in COPIED:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -108,11 +154,16 @@ def make_project(root: Path, experiment: str, n_seeds: int) -> Path:
             )
         else:
             shutil.copyfile(ROOT / name, root / name)
-    params = yaml.safe_load((ROOT / f"conf/experiment/{experiment}.yaml").read_text())
-    params["seeds"] = list(range(n_seeds))
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_params(root, experiment, seeds, changes or {})
     run_quietly(["git", "init"], root)
     return root
+
+
+def write_params(root: Path, experiment: str, seeds: Iterable[int], changes: Mapping[str, object]) -> None:
+    """Write params.yaml."""
+    params = yaml.safe_load((ROOT / f"conf/experiment/{experiment}.yaml").read_text())
+    params |= {**changes, "seeds": list(seeds)}
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def run_quietly(command: list[str], root: Path) -> None:
