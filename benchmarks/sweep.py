@@ -144,7 +144,7 @@ def compare_ways(seconds: dict[str, float], hashes: dict[str, dict[str, str]]) -
 def make_project(
     root: Path, experiment: str, seeds: Iterable[int], changes: Mapping[str, object] | None = None
 ) -> Path:
-    """Copy this project without outputs and cache; give it an experiment with seeds and changes of its own."""
+    """Copy this project without outputs and cache; give it an experiment, with seeds and changes."""
     root.mkdir(parents=True)
     for name in COPIED:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
