@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from pneumo.base.config import Run, load_params
 from pneumo.base.paths import FEATURE_CACHE_DIR, explanations_dir, images_path, run_dir
 from pneumo.cli import main
+from pneumo.evaluation import subgroups
 from pneumo.training.dataset import load_folds
 from workspace import edit_params, make_workspace, read_all
 
@@ -150,6 +151,33 @@ def test_scores_are_means_over_folds():
             areas.append(roc_auc_score(own["y_true"], own["p_pneumonia"]))
             n_pairs.append(own["y_true"].sum() * (1 - own["y_true"]).sum())
         assert runs.loc[run.key, "roc_auc"] == pytest.approx(np.average(areas, weights=n_pairs), abs=1e-5)
+
+
+@pytest.mark.usefixtures("copy")
+def test_subgroups_are_scored_within_folds(monkeypatch):
+    monkeypatch.setattr(subgroups, "MIN_PATIENTS", 10)
+    manifest = read_manifest()
+    views = dict(zip(sorted(set(manifest["patient"])), ["AP", "PA"] * len(manifest), strict=False))
+    manifest["view"] = manifest["patient"].map(views)
+    manifest.to_csv("data/phantom/manifest.csv", index=False)
+    call("compare")
+    best = pd.read_csv("reports/tiny/leaderboard.csv").iloc[0]
+    found = pd.read_csv("reports/tiny/subgroups.csv").set_index(["group", "metric"])["value"]
+    for view in ("AP", "PA"):
+        scores = []
+        for seed in SEEDS:
+            table = read_predictions(Run("tiny", best["combo"], best["model"], seed))
+            test = table[
+                (table["split"] == "test") & (table["id"].map(manifest.set_index("id")["view"]) == view)
+            ]
+            areas, n_pairs = [], []
+            for _, own in test.groupby("fold"):
+                if own["y_true"].nunique() < 2:
+                    continue
+                areas.append(roc_auc_score(own["y_true"], own["p_pneumonia"]))
+                n_pairs.append(own["y_true"].sum() * (1 - own["y_true"]).sum())
+            scores.append(np.average(areas, weights=n_pairs))
+        assert found[view, "roc_auc"] == pytest.approx(np.mean(scores), abs=1e-5)
 
 
 @pytest.mark.usefixtures("project")
