@@ -133,6 +133,13 @@ def test_what_the_best_model_was_chosen_by_is_said(tmp_path):
     assert "They order the leaderboard once" not in read(write(tmp_path))
 
 
+def test_what_orders_models_as_the_test_set_does_is_said(page):
+    assert (
+        "over 8 runs: \N{MINUS SIGN}0.12 for the ROC AUC on validation, 0.75 for the mean ROC AUC on changed "
+        "validation images, 0.50 for the worst of these. This describes"
+    ) in read(page)
+
+
 def test_content_is_escaped(page):
     assert "X-rays &lt;b&gt;&amp; more&lt;/b&gt;" in page
     assert "train/&lt;i&gt;.jpeg" in page

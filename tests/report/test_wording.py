@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pneumo.evaluation.comparison import METRICS
+from pneumo.evaluation.selection import CRITERIA
 from pneumo.report import wording
 
 
@@ -138,3 +139,9 @@ def test_seeds(counts, expected):
 )
 def test_what_a_recipe_says_of_test_scores(recipe, pattern):
     assert re.search(pattern, wording.describe_test_seen(recipe))
+
+
+def test_every_criterion_that_is_correlated_has_a_name():
+    names = [wording.name_correlated(criterion) for criterion in CRITERIA]
+    assert len(set(names)) == len(CRITERIA)
+    assert names[1].startswith("the mean")  # which "of these" and "them" in the next ones refer to

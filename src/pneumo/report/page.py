@@ -176,6 +176,7 @@ def open_templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["digits"] = wording.write_digits
+    environment.filters["name_correlated"] = wording.name_correlated
     return environment
 
 

@@ -23,6 +23,13 @@ _CRITERIA = {
     "val_roc_auc": "ROC AUC on validation",
     "stress_roc_auc": "mean ROC AUC on changed validation images",
 }
+# Of selection.csv.
+_CORRELATED = {
+    "plain": "the ROC AUC on validation",
+    "stressed, mean": "the mean ROC AUC on changed validation images",
+    "stressed, worst": "the worst of these",
+    "stressed, mean balanced accuracy": "the mean balanced accuracy on them",
+}
 # Verdict code -> (what it means for the metric, one word of the sign, kind of mark). Codes are those of
 # `comparison.Verdict` and of the effects.
 _VERDICTS = {
@@ -46,6 +53,11 @@ def name_metric(metric: str) -> str:
 def name_criterion(criterion: str) -> str:
     """Return what the leaderboard is ordered by, for readers; `criterion` is its column."""
     return _CRITERIA[criterion]
+
+
+def name_correlated(criterion: str) -> str:
+    """Return what was correlated with the test score, for readers, in the order of selection.csv."""
+    return _CORRELATED[criterion]
 
 
 def write_digits(value: float, n: int = 3) -> str:
