@@ -347,7 +347,7 @@ def measure(task: str, job: Job, rounds: int) -> dict[str, dict[str, Any] | None
 
 
 def format_table(result: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Return the result as a Markdown table."""
+    """Return results as a Markdown table."""
     lines = ["| network | task | way | images/s | speed, as a multiple of here |", "|---|---|---|---|---|"]
     for network, tasks in result.items():
         for task, ways in tasks.items():
@@ -361,7 +361,7 @@ def format_table(result: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def main() -> None:
-    """Measure, print a table and write it as JSON where asked to."""
+    """Measure, and print and write what there is after each network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n-images", type=int, default=256, help="of a lap (default: 256)")
     parser.add_argument("--size-px", type=int, default=224, help="(default: 224)")
@@ -379,9 +379,9 @@ def main() -> None:
             )
             Worker(convert_here, job).stop()
             result[network] = {task: measure(task, job, args.rounds) for task in WAYS}
-    print(format_table(result))
-    if args.output:
-        args.output.write_text(json.dumps({"threads": args.threads, "ways": result}, indent=2) + "\n")
+        print(format_table({network: result[network]}), flush=True)
+        if args.output:
+            args.output.write_text(json.dumps({"threads": args.threads, "ways": result}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
