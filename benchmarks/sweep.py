@@ -27,6 +27,7 @@ COPIED = (
     "conf",
     "src",
     "weights",
+    "originals/README.md",
     "dvc.yaml",
     "requirements.lock",
     ".dvc/config",
