@@ -254,10 +254,10 @@ def n_extracted(monkeypatch):
     counts = []
     attach = attribution.FeatureCache.attach
 
-    def spy(cache, extractor):
+    def spy(cache, extractor, recipe):
         compute = extractor.predict_on_batch
         extractor.predict_on_batch = lambda batch: counts.append(len(batch)) or compute(batch)
-        return attach(cache, extractor)
+        return attach(cache, extractor, recipe)
 
     monkeypatch.setattr(attribution.FeatureCache, "attach", spy)
     return counts
@@ -295,6 +295,25 @@ def test_vectors_of_another_backbone_are_not_taken(tmp_path, n_extracted):
             attribution.score_images(other, images), ask_as_whole(other_path, images), rtol=1e-5
         )
     assert n_extracted == [3, 3]
+
+
+def test_vectors_of_another_recipe_are_not_taken(tmp_path, n_extracted):
+    """Its layers may differ where no weight shows it, such as the scale of grey values."""
+    (path,), cache, images = save_seeds(tmp_path, 1), attribution.FeatureCache(), make_images()
+    for recipe in ("one", "other", "other"):
+        attribution.score_images(attribution.load_scorer(path, cache, recipe), images)
+    assert n_extracted == [3, 3]
+
+
+def test_no_more_vectors_are_kept_than_memory_allows(tmp_path, n_extracted, monkeypatch):
+    monkeypatch.setattr(attribution, "MAX_CACHE_BYTES", 4 * 768 * 3)
+    (path,), cache, images = save_seeds(tmp_path, 1), attribution.FeatureCache(), make_images(4)
+    scorer = attribution.load_scorer(path, cache)
+    for batch in (images[:3], images[3:], images[:3], images[3:]):
+        np.testing.assert_allclose(
+            attribution.score_images(scorer, batch), ask_as_whole(path, batch), rtol=1e-5
+        )
+    assert n_extracted == [3, 1, 1]
 
 
 def test_vectors_of_before_the_weights_were_shuffled_are_not_taken(tmp_path):

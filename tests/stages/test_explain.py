@@ -351,16 +351,17 @@ def test_the_seeds_of_a_model_share_vectors_and_models_do_not(tmp_path, monkeypa
         tmp_path, TWO_MODELS, {(model, seed): WEIGHTS for model in ("cnn", "dense") for seed in (0, 1)}
     )
     monkeypatch.chdir(tmp_path)
-    caches = []
+    given = []
     load = attribution.load_scorer
     monkeypatch.setattr(
-        attribution, "load_scorer", lambda path, cache: caches.append(cache) or load(path, cache)
+        attribution,
+        "load_scorer",
+        lambda path, cache, recipe: given.append((cache, recipe)) or load(path, cache, recipe),
     )
     assert main(["explain", "--combo", "raw"]) == 0
-    first, second, third, fourth = caches
-    assert first is second
-    assert third is fourth
-    assert second is not third
+    caches, recipes = zip(*given, strict=True)
+    assert all(cache is caches[0] for cache in caches)
+    assert recipes == ("cnn", "cnn", "dense", "dense")
 
 
 def test_three_classes_have_no_threshold(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ Extract = Callable[[Images], npt.NDArray[np.float32]]
 
 N_PATCHES = 8  # along each side
 BATCH_SIZE = 64
+MAX_CACHE_BYTES = 2**29
 _STEP_FRACTION = 0.01  # of the features' standard deviation
 _UNFLIPPED = "unflipped"  # name of the network inside one that averages over an image and its mirror image
 
@@ -59,40 +60,46 @@ class FeatureCache:
     """The feature vectors of batches of images, kept for the next network of the same recipe.
 
     The seeds of a frozen backbone differ in their heads alone, and a batch passes the backbone once for all
-    of them. Other networks find nothing here. Vectors of one backbone are kept, n_features float32 an image.
+    of them. Other networks find nothing here. Vectors of one backbone are kept, n_features float32 an image,
+    up to MAX_CACHE_BYTES.
     """
 
     def __init__(self) -> None:
-        self._weights = b""
+        self._owner = ("", b"")
         self._vectors: dict[bytes, npt.NDArray[np.float32]] = {}
 
-    def attach(self, extractor: keras.Model) -> Extract:
+    def attach(self, extractor: keras.Model, recipe: str) -> Extract:
         """Return a function that computes the vectors of a batch which is not here yet.
 
         Args:
-            extractor: images -> vectors. Its layers are those of all others that were attached; where its
-                weights differ, what was kept is dropped.
+            extractor: images -> vectors.
+            recipe: which one it was built by; all of one recipe have the same layers. Of another recipe, or
+                with other weights, what was kept is dropped.
         """
-        weights = _digest(*extractor.get_weights())
-        if weights != self._weights:
-            self._weights, self._vectors = weights, {}
+        owner = (recipe, _digest(*extractor.get_weights()))
+        if owner != self._owner:
+            self._owner, self._vectors = owner, {}
         vectors = self._vectors
 
         def extract(batch: Images) -> npt.NDArray[np.float32]:
             key = _digest(batch)
-            if key not in vectors:
-                vectors[key] = extractor.predict_on_batch(batch)
-            return vectors[key]
+            if key in vectors:
+                return vectors[key]
+            found = extractor.predict_on_batch(batch)
+            if sum(each.nbytes for each in vectors.values()) + found.nbytes <= MAX_CACHE_BYTES:
+                vectors[key] = found
+            return found
 
         return extract
 
 
-def load_scorer(path: Path, cache: FeatureCache | None = None) -> Scorer:
+def load_scorer(path: Path, cache: FeatureCache | None = None, recipe: str = "") -> Scorer:
     """Load a network that `train` saved.
 
     Args:
         path: of a model.keras.
-        cache: of the networks of this recipe; used for a pretrained backbone whose feature maps are averaged.
+        cache: used for a pretrained backbone whose feature maps are averaged.
+        recipe: that the network was built by.
 
     Raises:
         PneumoError: there is no such file, or Keras cannot read it.
@@ -104,7 +111,8 @@ def load_scorer(path: Path, cache: FeatureCache | None = None) -> Scorer:
     scorer = open_classifier(model)
     if cache is None or not _has_backbone(scorer.model) or isinstance(scorer.collapse, keras.layers.Flatten):
         return scorer
-    return replace(scorer, extract=cache.attach(keras.Model(scorer.model.input, scorer.collapse.output)))
+    extractor = keras.Model(scorer.model.input, scorer.collapse.output)
+    return replace(scorer, extract=cache.attach(extractor, recipe))
 
 
 def open_classifier(model: keras.Model) -> Scorer:

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from pneumo.audit import attribution, gallery, probes, stress
 from pneumo.audit.attribution import FeatureCache, Images, Scorer
-from pneumo.audit.stress import Changes
 from pneumo.base.artifacts import write_folder
 from pneumo.base.config import CONF_PATH, Params, Run
 from pneumo.base.decision import DecisionRule
@@ -34,7 +33,6 @@ N_STRESSED = 300  # validation images that are changed
 def run(params: Params, combo: str) -> None:
     """Probe the models of a combo that are there; name those that are not."""
     make_deterministic()
-    changes = stress.load_changes(CONF_PATH / "stress.yaml")
     manifest = read_manifest(manifest_path(params.data_name))
     images = np.load(images_path(params.data_name, combo), mmap_mode="r")
     runs = [each for each in params.runs if each.combo == combo]
@@ -43,11 +41,9 @@ def run(params: Params, combo: str) -> None:
         raise PneumoError(f"Expected a trained model of {combo}. Received: none. `dvc repro` makes them.")
     parts: dict[str, list[pd.DataFrame]] = {"stress": [], "probes": [], "gallery": []}
     with write_folder(explanations_dir(params.experiment, combo)) as folder:
-        model, cache = "", FeatureCache()
+        cache = FeatureCache()
         for each in tqdm(trained, f"explain {combo}", unit="model"):
-            if each.model != model:
-                model, cache = each.model, FeatureCache()
-            for name, part in explain_run(each, params, manifest, images, changes, folder, cache).items():
+            for name, part in explain_run(each, params, manifest, images, folder, cache).items():
                 parts[name].append(part.assign(model=each.model, seed=each.seed))
         tables = {name: pd.concat(found) for name, found in parts.items()}
         tables["probes_by_model"] = probes.average_seeds(tables["probes"])
@@ -58,17 +54,12 @@ def run(params: Params, combo: str) -> None:
 
 
 def explain_run(
-    run: Run,
-    params: Params,
-    manifest: pd.DataFrame,
-    images: Images,
-    changes: Changes,
-    folder: Path,
-    cache: FeatureCache,
+    run: Run, params: Params, manifest: pd.DataFrame, images: Images, folder: Path, cache: FeatureCache
 ) -> dict[str, pd.DataFrame]:
     """Save a run's gallery into a folder and return the tables `stress`, `probes` and `gallery`."""
+    changes = stress.load_changes(CONF_PATH / "stress.yaml")
     table = read_rows(run, manifest)
-    scorer = attribution.load_scorer(run_dir(run) / "model.keras", cache)
+    scorer = attribution.load_scorer(run_dir(run) / "model.keras", cache, run.model)
     rule = fit_rule(select_scores(table, "val"), params.threshold)
     chosen = table.iloc[stress.sample_validation(table, N_STRESSED, seed=0)]
     predict = partial(attribution.predict_probabilities, scorer)
