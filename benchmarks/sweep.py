@@ -36,7 +36,7 @@ COPIED = (
 )
 WAYS = {"dvc repro": ["dvc", "repro"], "pneumo sweep": ["pneumo", "sweep"]}
 
-# A frozen backbone, with what differs from the demo.
+# A frozen backbone that all seeds share, with what differs from the demo.
 HEADS = {
     "combos": {
         "raw": [],
@@ -45,7 +45,7 @@ HEADS = {
         "smooth": [{"median": {"size_px": 5}}],
         "edges": ["sobel"],
     },
-    "models": {"mobilenet_frozen": {"network": {"weights": "random", "input_size_px": 64}}},
+    "models": {"mobilenet_frozen": {"network": {"input_size_px": 64}}},
 }
 
 # A pipeline whose stages do next to nothing: each run is trained and evaluated.
@@ -80,6 +80,7 @@ def main() -> None:
     demo.set_defaults(measure=measure_demo)
     heads = measured.add_parser("heads", help="heads on cached features of a frozen backbone, both ways")
     heads.add_argument("--n-seeds", type=int, default=15, help="on each of five combos (default: 15)")
+    heads.add_argument("--weights-dir", type=Path, help="of ImageNet weights (default: Keras downloads them)")
     heads.add_argument("--workers", type=int, default=count_cpus(), help="(default: all cores)")
     heads.set_defaults(measure=measure_heads)
     overhead = measured.add_parser("overhead", help="runs that do nothing, in processes")
@@ -107,17 +108,27 @@ def measure_demo(experiment: str, n_seeds: int, n_rounds: int, workers: int) -> 
     print(f"median ratio {sorted(ratios)[len(ratios) // 2]:.2f}, {workers} workers, {count_cpus()} cores")
 
 
-def measure_heads(n_seeds: int, workers: int) -> None:
+def measure_heads(n_seeds: int, weights_dir: Path | None, workers: int) -> None:
     """Train heads on features that are there, and all that follows, with both ways."""
+    changes = HEADS if weights_dir is None else {**HEADS, "weights_dir": str(weights_dir.absolute())}
     with tempfile.TemporaryDirectory() as folder:
         roots = {way: Path(folder, name_folder(way)) for way in WAYS}
-        first = make_project(roots["dvc repro"], "demo", [0], HEADS)
+        first = make_project(roots["dvc repro"], "demo", [0], changes)
         run_quietly(WAYS["pneumo sweep"], first)  # which leaves the features
-        write_params(first, "demo", range(1, 1 + n_seeds), HEADS)
+        write_params(first, "demo", range(1, 1 + n_seeds), changes)
+        n_features = count_features(first)
         shutil.copytree(first, roots["pneumo sweep"], symlinks=True)
         seconds = {way: time_way(way, root, workers) for way, root in roots.items()}
         compare_ways(seconds, {way: hash_outputs(root) for way, root in roots.items()})
+        for way, root in roots.items():
+            if count_features(root) != n_features:
+                sys.exit(f"Expected features that were there before. {way} has computed others.")
     print(f"{n_seeds * len(HEADS['combos'])} heads, {workers} workers, {count_cpus()} cores")
+
+
+def count_features(root: Path) -> int:
+    """Return how many arrays of features there are."""
+    return len(list((root / "data/.features").glob("*.npy")))
 
 
 def name_folder(way: str) -> str:
