@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
-NETWORKS = {"MobileNet 0.75": "mobilenet075", "DenseNet121": "densenet121"}
+from gpu import RECIPES as NETWORKS
+from gpu import make_recipe
+
 ONNX_FILE = "features.onnx"
 Lap = Callable[[], object]
 
@@ -85,16 +87,9 @@ def build_here(job: Job) -> Any:
     """Build the classifier of a recipe, with random weights."""
     from pneumo.base.reproducibility import make_deterministic
     from pneumo.training.networks import build_classifier
-    from pneumo.training.recipe import Monitor, Network, Phase, Recipe, Weights
 
     make_deterministic(job.threads)
-    recipe = Recipe(
-        network=Network(job.network, job.size_px, weights=Weights.random),
-        batch_size=job.batch_size,
-        balance_classes=False,
-        monitor=Monitor.val_auc,
-        phases={"fit": Phase(epochs=1, learning_rate=1e-4)},
-    )
+    recipe = make_recipe(job.network, job.size_px, job.batch_size)
     return build_classifier(recipe, (job.size_px, job.size_px, 1), 2, 0, job.folder)
 
 

@@ -69,16 +69,8 @@ def measure_network(options: argparse.Namespace) -> dict[str, Any]:
     from pneumo.training.devices import find_device
     from pneumo.training.fit import encode_targets
     from pneumo.training.networks import build_classifier
-    from pneumo.training.recipe import Monitor, Network, Phase, Precision, Recipe, Weights
 
-    recipe = Recipe(
-        network=Network(options.network, options.size_px, weights=Weights.random),
-        batch_size=options.batch_size,
-        balance_classes=False,
-        monitor=Monitor.val_auc,
-        phases={"fit": Phase(epochs=1, learning_rate=1e-4)},
-        precision=Precision(options.precision),
-    )
+    recipe = make_recipe(options.network, options.size_px, options.batch_size, options.precision)
     n_images, size_px = options.n_images, options.size_px
     images = np.random.default_rng(0).integers(0, 256, (n_images, size_px, size_px, 1), dtype=np.uint8)
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
@@ -106,6 +98,20 @@ def measure_network(options: argparse.Namespace) -> dict[str, Any]:
         "process_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
         "device_memory_mb": read_device_memory_mb(),
     }
+
+
+def make_recipe(network: str, size_px: int, batch_size: int, precision: str = "float32") -> Any:
+    """Return a recipe that trains all of a network from random weights, on images as they are."""
+    from pneumo.training.recipe import Monitor, Network, Phase, Precision, Recipe, Weights
+
+    return Recipe(
+        network=Network(network, size_px, weights=Weights.random),
+        batch_size=batch_size,
+        balance_classes=False,
+        monitor=Monitor.val_auc,
+        phases={"fit": Phase(epochs=1, learning_rate=1e-4)},
+        precision=Precision(precision),
+    )
 
 
 def fix_batch(batches: Any) -> Any:

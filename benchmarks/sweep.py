@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 from dvc.repo import Repo
 
+from pneumo.base.paths import FEATURE_CACHE_DIR
 from pneumo.execution.engine import Call, Engine, Outcome
 from pneumo.execution.graph import Progress, Task, run_graph
 from pneumo.execution.local import LocalEngine, count_cpus
@@ -128,7 +129,7 @@ def measure_heads(n_seeds: int, weights_dir: Path | None, workers: int) -> None:
 
 def count_features(root: Path) -> int:
     """Return how many arrays of features there are."""
-    return len(list((root / "data/.features").glob("*.npy")))
+    return len(list((root / FEATURE_CACHE_DIR).glob("*.npy")))
 
 
 def name_folder(way: str) -> str:

@@ -79,6 +79,15 @@ def read_predictions(run):
     return pd.read_csv(run_dir(run) / "predictions.csv")
 
 
+def average_folds(test):
+    """Return the mean ROC AUC of folds, each weighted by its pairs of an ill and a healthy image."""
+    areas, n_pairs = [], []
+    for _, own in test.groupby("fold"):
+        areas.append(roc_auc_score(own["y_true"], own["p_pneumonia"]))
+        n_pairs.append(own["y_true"].sum() * (1 - own["y_true"]).sum())
+    return np.average(areas, weights=n_pairs)
+
+
 @pytest.mark.usefixtures("project")
 def test_the_official_split_is_not_used():
     manifest = read_manifest()
@@ -145,12 +154,8 @@ def test_scores_are_means_over_folds():
     runs = pd.read_csv("reports/tiny/runs.csv").set_index(["combo", "model", "seed"])
     for run in RUNS:
         table = read_predictions(run)
-        test = table[table["split"] == "test"]
-        areas, n_pairs = [], []
-        for _, own in test.groupby("fold"):
-            areas.append(roc_auc_score(own["y_true"], own["p_pneumonia"]))
-            n_pairs.append(own["y_true"].sum() * (1 - own["y_true"]).sum())
-        assert runs.loc[run.key, "roc_auc"] == pytest.approx(np.average(areas, weights=n_pairs), abs=1e-5)
+        expected = average_folds(table[table["split"] == "test"])
+        assert runs.loc[run.key, "roc_auc"] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.usefixtures("copy")
@@ -170,13 +175,9 @@ def test_subgroups_are_scored_within_folds(monkeypatch):
             test = table[
                 (table["split"] == "test") & (table["id"].map(manifest.set_index("id")["view"]) == view)
             ]
-            areas, n_pairs = [], []
-            for _, own in test.groupby("fold"):
-                if own["y_true"].nunique() < 2:
-                    continue
-                areas.append(roc_auc_score(own["y_true"], own["p_pneumonia"]))
-                n_pairs.append(own["y_true"].sum() * (1 - own["y_true"]).sum())
-            scores.append(np.average(areas, weights=n_pairs))
+            scores.append(
+                average_folds(test.groupby("fold").filter(lambda own: own["y_true"].nunique() == 2))
+            )
         assert found[view, "roc_auc"] == pytest.approx(np.mean(scores), abs=1e-5)
 
 
