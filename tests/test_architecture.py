@@ -48,6 +48,7 @@ ARROWS = {
 }
 USE_KERAS = {
     "audit/attribution",
+    "audit/scorers",
     "commands/tune",
     "prediction/keras_network",
     "training/augmentation",

@@ -75,7 +75,8 @@ COMMANDS: list[tuple[str, str, list[Any]]] = [
                 {
                     "dest": "cpus_per_run",
                     "type": int,
-                    "help": "cores that a run keeps from others (default: the threads of its recipe)",
+                    "help": "cores that a run keeps from others (default: threads of its recipe; 1 for a "
+                    "head on features that are there)",
                 },
             ),
             ENGINE,

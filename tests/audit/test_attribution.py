@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumo.audit import attribution
-from pneumo.base.errors import PneumoError
+from pneumo.audit import attribution, scorers
 from pneumo.training.networks import build_classifier
 from pneumo.training.recipe import Monitor, Network, Phase, Recipe, Weights
 
@@ -62,7 +61,7 @@ def test_scores_are_what_probabilities_are_made_of(name, n_classes):
     model = build(name, n_classes, **NETWORKS[name])
     images = make_images()
     probabilities = model.predict(images, verbose=0)
-    scores = attribution.score_images(attribution.open_classifier(model), images)
+    scores = attribution.score_images(scorers.open_classifier(model), images)
     assert scores.shape == (3, n_classes)
     found = attribution.find_probabilities(scores)
     np.testing.assert_allclose(found[:, 1:] if n_classes == 2 else found, probabilities, atol=1e-5)
@@ -75,7 +74,7 @@ def find_peaks(maps):
 @pytest.mark.parametrize("method", ["Grad-CAM", "occlusion"])
 def test_maps_point_at_what_raises_the_score(method):
     images, places = make_spots()
-    scorer = attribution.open_classifier(build_spot_finder())
+    scorer = scorers.open_classifier(build_spot_finder())
     maps = attribution.draw_maps(scorer, images, np.ones(3, np.int64))[method]
     assert maps.shape == (3, SIZE_PX, SIZE_PX)
     for peak, place in zip(find_peaks(maps), places, strict=True):
@@ -86,7 +85,7 @@ def test_maps_point_at_what_raises_the_score(method):
 @pytest.mark.parametrize("method", ["Grad-CAM", "occlusion"])
 def test_what_speaks_against_a_class_is_not_shown_for_it(method):
     images, places = make_spots()
-    scorer = attribution.open_classifier(build_spot_finder())
+    scorer = scorers.open_classifier(build_spot_finder())
     maps = attribution.draw_maps(scorer, images, np.zeros(3, np.int64))[method]
     for each, (row, column) in zip(maps, places, strict=True):
         assert not each[row + 3 : row + 5, column + 3 : column + 5].any()
@@ -118,7 +117,7 @@ def test_patches_lie_side_by_side(size_px):
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_occlusion_is_the_fall_of_the_score_patch_by_patch(n_classes):
-    scorer = attribution.open_classifier(build("cnn", n_classes, **NETWORKS["cnn"]))
+    scorer = scorers.open_classifier(build("cnn", n_classes, **NETWORKS["cnn"]))
     images, classes = make_images(2), np.array([1, 0])
     found = attribution.map_occlusion(scorer, images, classes)
     for image, k, each in zip(images, classes, found, strict=True):
@@ -134,7 +133,7 @@ def test_what_is_covered_leaves_no_trace_in_the_image_that_is_scored(monkeypatch
     images = make_images(1)
     images[0, :4, :4] = 255
     covered = []
-    scorer = attribution.open_classifier(build_spot_finder())
+    scorer = scorers.open_classifier(build_spot_finder())
     score = attribution.score_images
 
     def keep(scorer, pixels):
@@ -154,7 +153,7 @@ def test_gradients_agree_with_the_backend_s(name, n_classes):
     import tensorflow as tf
 
     size_px = 96  # of 32 px, the last feature maps of a MobileNet have one pixel
-    scorer = attribution.open_classifier(build(name, n_classes, size_px, **NETWORKS[name]))
+    scorer = scorers.open_classifier(build(name, n_classes, size_px, **NETWORKS[name]))
     images = make_images(2, size_px)
     classes = np.array([1, 0])
     rest = keras.Model(scorer.collapse.input, scorer.model.output)
@@ -174,18 +173,18 @@ def test_gradients_agree_with_the_backend_s(name, n_classes):
 
 
 def test_a_network_without_convolutions_has_no_feature_maps():
-    scorer = attribution.open_classifier(build("dense", **NETWORKS["dense"]))
+    scorer = scorers.open_classifier(build("dense", **NETWORKS["dense"]))
     assert list(attribution.draw_maps(scorer, make_images(), np.zeros(3, np.int64))) == ["occlusion"]
 
 
 def test_maps_change_when_the_weights_are_shuffled():
     images, _ = make_spots()
-    scorer = attribution.open_classifier(build("cnn", **NETWORKS["cnn"]))
+    scorer = scorers.open_classifier(build("cnn", **NETWORKS["cnn"]))
     classes = np.ones(3, np.int64)
     before = attribution.draw_maps(scorer, images, classes)
     again = attribution.draw_maps(scorer, images, classes)
     values = [np.sort(weights, axis=None) for weights in scorer.model.get_weights()]
-    attribution.shuffle_weights(scorer, seed=1)
+    scorers.shuffle_weights(scorer, seed=1)
     after = attribution.draw_maps(scorer, images, classes)
     for name, maps in before.items():
         assert attribution.correlate_maps(maps, again[name]) == pytest.approx(np.ones(3))
@@ -196,7 +195,7 @@ def test_maps_change_when_the_weights_are_shuffled():
 
 @pytest.mark.parametrize("name", ["dense", "cnn"])
 def test_the_first_map_is_the_first_of_all(name):
-    scorer = attribution.open_classifier(build(name, **NETWORKS[name]))
+    scorer = scorers.open_classifier(build(name, **NETWORKS[name]))
     images, classes = make_images(), np.zeros(3, np.int64)
     first = next(iter(attribution.draw_maps(scorer, images, classes).values()))
     np.testing.assert_array_equal(attribution.draw_first_map(scorer, images, classes), first)
@@ -221,117 +220,6 @@ def test_a_constant_map_has_no_correlation():
     assert np.isnan(found[1])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_saved_network_gives_the_same_scores(name, tmp_path):
-    model = build(name, **NETWORKS[name])
-    model.save(tmp_path / "model.keras")
-    scores = attribution.score_images(attribution.load_scorer(tmp_path / "model.keras"), make_images())
-    expected = attribution.score_images(attribution.open_classifier(model), make_images())
-    np.testing.assert_allclose(scores, expected, rtol=1e-6)
-
-
-def save_seeds(folder, n_seeds=2):
-    """Save networks with one backbone and heads of their own; return their paths."""
-    paths = []
-    for seed in range(n_seeds):
-        model = build("mobilenet075", **NETWORKS["mobilenet075"])
-        if paths:
-            generator = np.random.default_rng(seed)
-            head = model.get_layer("head")
-            head.set_weights([generator.normal(size=each.shape) for each in head.get_weights()])
-        paths.append(folder / f"{seed}.keras")
-        model.save(paths[-1])
-    return paths
-
-
-def ask_as_whole(path, images):
-    return attribution.score_images(attribution.load_scorer(path), images)
-
-
-@pytest.fixture
-def n_extracted(monkeypatch):
-    """Count the images of which vectors are computed."""
-    counts = []
-    attach = attribution.FeatureCache.attach
-
-    def spy(cache, extractor, recipe):
-        compute = extractor.predict_on_batch
-        extractor.predict_on_batch = lambda batch: counts.append(len(batch)) or compute(batch)
-        return attach(cache, extractor, recipe)
-
-    monkeypatch.setattr(attribution.FeatureCache, "attach", spy)
-    return counts
-
-
-def test_images_pass_the_backbone_of_all_seeds_once(tmp_path, n_extracted):
-    images, others = make_images(), make_images(4)[1:] + 1
-    cache = attribution.FeatureCache()
-    for path in save_seeds(tmp_path):
-        scorer = attribution.load_scorer(path, cache)
-        for each in (images, others, images):
-            expected = ask_as_whole(path, each)
-            np.testing.assert_allclose(attribution.score_images(scorer, each), expected, rtol=1e-5)
-            alone = attribution.load_scorer(path, attribution.FeatureCache())
-            np.testing.assert_array_equal(
-                attribution.score_images(scorer, each), attribution.score_images(alone, each)
-            )
-            n_extracted.pop()  # that of `alone`
-    assert n_extracted == [3, 3]
-
-
-def test_vectors_of_another_backbone_are_not_taken(tmp_path, n_extracted):
-    path, other_path = save_seeds(tmp_path)
-    model = keras.models.load_model(other_path)
-    convolution = next(layer for layer in model.get_layer("mobilenet075").layers if layer.get_weights())
-    convolution.set_weights([2 * each for each in convolution.get_weights()])
-    model.save(other_path)
-    images, cache = make_images(), attribution.FeatureCache()
-    scorer, other = (attribution.load_scorer(each, cache) for each in (path, other_path))
-    for _ in range(2):  # the first one does not find the other's either
-        np.testing.assert_allclose(
-            attribution.score_images(scorer, images), ask_as_whole(path, images), rtol=1e-5
-        )
-        np.testing.assert_allclose(
-            attribution.score_images(other, images), ask_as_whole(other_path, images), rtol=1e-5
-        )
-    assert n_extracted == [3, 3]
-
-
-def test_vectors_of_another_recipe_are_not_taken(tmp_path, n_extracted):
-    """Its layers may differ where no weight shows it, such as the scale of grey values."""
-    (path,), cache, images = save_seeds(tmp_path, 1), attribution.FeatureCache(), make_images()
-    for recipe in ("one", "other", "other"):
-        attribution.score_images(attribution.load_scorer(path, cache, recipe), images)
-    assert n_extracted == [3, 3]
-
-
-def test_no_more_vectors_are_kept_than_memory_allows(tmp_path, n_extracted, monkeypatch):
-    monkeypatch.setattr(attribution, "MAX_CACHE_BYTES", 4 * 768 * 3)
-    (path,), cache, images = save_seeds(tmp_path, 1), attribution.FeatureCache(), make_images(4)
-    scorer = attribution.load_scorer(path, cache)
-    for batch in (images[:3], images[3:], images[:3], images[3:]):
-        np.testing.assert_allclose(
-            attribution.score_images(scorer, batch), ask_as_whole(path, batch), rtol=1e-5
-        )
-    assert n_extracted == [3, 1, 1]
-
-
-def test_vectors_of_before_the_weights_were_shuffled_are_not_taken(tmp_path):
-    scorer = attribution.load_scorer(save_seeds(tmp_path, 1)[0], attribution.FeatureCache())
-    images = make_images()
-    attribution.score_images(scorer, images)
-    shuffled = attribution.shuffle_weights(scorer, seed=0)
-    logits = shuffled.model.predict(images, verbose=0)
-    np.testing.assert_allclose(attribution.score_images(shuffled, images)[:, 1:], logits, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["dense", "cnn"])
-def test_a_network_without_a_backbone_is_asked_as_a_whole(name, tmp_path):
-    build(name, **NETWORKS[name]).save(tmp_path / "model.keras")
-    scorer = attribution.load_scorer(tmp_path / "model.keras", attribution.FeatureCache())
-    assert scorer.extract is None
-
-
 def average_flips(network):
     """Build the classifier that averages a network's probabilities over an image and its mirror image."""
     network.name = "unflipped"
@@ -349,7 +237,7 @@ def test_probabilities_over_flips_are_those_of_the_classifier(name, n_classes, t
     images = make_images()
     probabilities = model.predict(images, verbose=0)
     model.save(tmp_path / "model.keras")
-    scorer = attribution.load_scorer(tmp_path / "model.keras")
+    scorer = scorers.ScorerLoader().load(tmp_path / "model.keras")
     found = attribution.predict_probabilities(scorer, images)
     np.testing.assert_allclose(found[:, 1:] if n_classes == 2 else found, probabilities, atol=1e-5)
     np.testing.assert_allclose(
@@ -374,10 +262,10 @@ def test_scores_over_flips_are_exact_where_probabilities_are_saturated():
 @pytest.mark.parametrize("method", ["Grad-CAM", "occlusion"])
 def test_maps_over_flips_are_those_of_both_sides(method):
     images, places = make_spots()
-    plain = attribution.draw_maps(
-        attribution.open_classifier(build_spot_finder()), images, np.ones(3, np.int64)
-    )[method]
-    scorer = attribution.open_classifier(average_flips(build_spot_finder()))
+    plain = attribution.draw_maps(scorers.open_classifier(build_spot_finder()), images, np.ones(3, np.int64))[
+        method
+    ]
+    scorer = scorers.open_classifier(average_flips(build_spot_finder()))
     maps = attribution.draw_maps(scorer, images, np.ones(3, np.int64))[method]
     np.testing.assert_allclose(
         maps, plain, rtol=0.02, atol=1e-3
@@ -388,7 +276,7 @@ def test_maps_over_flips_are_those_of_both_sides(method):
 
 @pytest.mark.parametrize("name", ["dense", "cnn"])
 def test_a_map_does_not_depend_on_the_other_images(name):
-    scorer = attribution.open_classifier(build(name, **NETWORKS[name]))
+    scorer = scorers.open_classifier(build(name, **NETWORKS[name]))
     images, classes = make_images(), np.ones(3, np.int64)
     images[0] //= 20
     together = attribution.draw_maps(scorer, images, classes)
@@ -398,20 +286,9 @@ def test_a_map_does_not_depend_on_the_other_images(name):
         np.testing.assert_allclose(maps[:1], alone, atol=1e-3 * alone.max())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no network"])
-def test_a_file_that_is_no_network_is_named(content, tmp_path):
-    path = tmp_path / "model.keras"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(
-        PneumoError, match=r"Expected a network that pneumo has trained\. Received: .*model\.keras"
-    ):
-        attribution.load_scorer(path)
-
-
 def test_views_are_scored_each_on_its_own():
     images, _ = make_spots()
-    scorer = attribution.open_classifier(build_spot_finder())
+    scorer = scorers.open_classifier(build_spot_finder())
     rows = np.arange(len(images))
     changes = {"same": lambda image: image, "dark": lambda image: image * 0}
     as_is, views = attribution.score_views(scorer, images, rows, changes)
@@ -440,7 +317,7 @@ def test_views_of_many_images_are_those_of_all_at_once_and_take_the_memory_of_a_
     n_all, rows = 300, np.random.default_rng(1).permutation(300)[: 2 * attribution.BATCH_SIZE + 5]
     images = make_images(n_all)
     network = build("cnn", filters=[4], units=[4])
-    scorer = attribution.open_classifier(average_flips(network) if flips else network)
+    scorer = scorers.open_classifier(average_flips(network) if flips else network)
     counted = CountedImages(images)
     changes = {"dark": lambda image: image // 2, "mirrored": lambda image: image[:, ::-1]}
     as_is, views = attribution.score_views(scorer, counted, rows, changes)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pneumo.base.config import Run, build, load_group
-from pneumo.commands.sweep import share_features
+from pneumo.commands.sweep import count_threads, share_features
 from pneumo.execution.graph import Task
 from pneumo.training.recipe import Recipe
 from tiny_project import COMMAND_TIMEOUT_S, ROOT, TinyProject
@@ -155,3 +155,24 @@ def test_one_run_computes_the_features_that_others_use(monkeypatch):
             assert after[f"train@{combo}-{other}"] == {first}
         assert after[f"train@{combo}-densenet121_frozen-1"] == {f"train@{combo}-densenet121_frozen-0"}
         assert after[f"train@{combo}-cnn-1"] == set()
+
+
+def test_a_head_on_features_that_are_there_takes_one_core():
+    """The first computes them, in as many threads as its recipe says; fine-tuning goes on to do that."""
+    names = ("mobilenet_frozen", "mobilenet_finetuned", "cnn")
+    recipes = {name: build(Recipe, load_group("model", name), name) for name in names}
+    runs = {f"{model}-{seed}": Run("tiny", "raw", model, seed) for model in names for seed in (0, 1)}
+    found = {
+        task.name: count_threads(task, recipes[runs[task.name].model])
+        for task in share_features([Task(name) for name in runs], runs, recipes)
+    }
+    assert recipes["mobilenet_frozen"].threads == recipes["mobilenet_finetuned"].threads == 4
+    assert found == {
+        "mobilenet_frozen-0": 4,
+        "mobilenet_frozen-1": 1,
+        "mobilenet_finetuned-0": 4,
+        "mobilenet_finetuned-1": 4,
+        "cnn-0": recipes["cnn"].threads,
+        "cnn-1": recipes["cnn"].threads,
+    }
+    assert count_threads(Task("explain@raw"), None) == 1

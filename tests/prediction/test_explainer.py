@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumo.audit import attribution
+from pneumo.audit import attribution, scorers
 from pneumo.base.errors import PneumoError
 from pneumo.prediction.bundle import KERAS, ONNX, Bundle, Card, write_bundle
 from pneumo.prediction.explainer import Explainer, can_explain
@@ -70,10 +70,10 @@ def image():
 def test_class_activation_maps_are_grad_cam(tmp_path, image, n_classes, flips):
     models = [build_network(n_classes, flips, seed=seed) for seed in range(2)]
     explainer = Explainer(*write_model(tmp_path / "m.pneumo", models, n_classes))
-    scorers = [attribution.open_classifier(each) for each in models]
+    opened = [scorers.open_classifier(each) for each in models]
     for number, label in enumerate(CLASSES[n_classes]):
         drawn = [
-            attribution.map_gradients(each, image[None, ..., None], np.array([number]))[0] for each in scorers
+            attribution.map_gradients(each, image[None, ..., None], np.array([number]))[0] for each in opened
         ]
         expected = np.mean(drawn, axis=0)
         np.testing.assert_allclose(
@@ -100,6 +100,6 @@ def test_a_head_with_units_of_its_own_needs_keras(tmp_path, image):
     assert can_explain(bundle, predictor)
     drawn = Explainer(bundle, predictor).draw_map(image, "pneumonia")
     (expected,) = attribution.map_gradients(
-        attribution.open_classifier(models[0]), image[None, ..., None], np.array([1])
+        scorers.open_classifier(models[0]), image[None, ..., None], np.array([1])
     )
     np.testing.assert_allclose(drawn, expected / max(expected.max(), 1e-12), atol=1e-5)

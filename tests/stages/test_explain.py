@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from import_graph import PACKAGE, imported_rooms
-from pneumo.audit import attribution, regions, stress
+from pneumo.audit import attribution, regions, scorers, stress
 from pneumo.cli import main
 from tiny_project import PARAMS, ROOT
 
@@ -330,38 +330,46 @@ def test_nothing_is_computed_that_is_not_used(monkeypatch):
 def test_only_the_last_maps_are_of_shuffled_weights(monkeypatch):
     calls = []
 
-    def spy(name):
-        function = getattr(attribution, name)
+    def spy(module, name):
+        function = getattr(module, name)
 
         def call(*arguments, **keywords):
             calls.append(name)
             return function(*arguments, **keywords)
 
-        monkeypatch.setattr(attribution, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    for name in ("draw_maps", "score_views", "draw_first_map", "shuffle_weights"):
-        spy(name)
+    for module, name in (
+        (attribution, "draw_maps"),
+        (attribution, "score_views"),
+        (attribution, "draw_first_map"),
+        (scorers, "shuffle_weights"),
+    ):
+        spy(module, name)
     assert main(["explain", "--combo", "raw"]) == 0
     assert calls == ["draw_maps", "score_views", "draw_first_map", "shuffle_weights", "draw_first_map"]
 
 
-def test_the_seeds_of_a_model_share_vectors_and_models_do_not(tmp_path, monkeypatch):
-    """Two recipes may have equal weights and scale images differently."""
+def test_one_loader_opens_all_networks(tmp_path, monkeypatch):
+    """It builds once what seeds have in common."""
     write_project(
         tmp_path, TWO_MODELS, {(model, seed): WEIGHTS for model in ("cnn", "dense") for seed in (0, 1)}
     )
     monkeypatch.chdir(tmp_path)
-    given = []
-    load = attribution.load_scorer
+    calls = []
+    load = scorers.ScorerLoader.load
     monkeypatch.setattr(
-        attribution,
-        "load_scorer",
-        lambda path, cache, recipe: given.append((cache, recipe)) or load(path, cache, recipe),
+        scorers.ScorerLoader, "load", lambda loader, path: calls.append((loader, path)) or load(loader, path)
     )
     assert main(["explain", "--combo", "raw"]) == 0
-    caches, recipes = zip(*given, strict=True)
-    assert all(cache is caches[0] for cache in caches)
-    assert recipes == ("cnn", "cnn", "dense", "dense")
+    loaders, paths = zip(*calls, strict=True)
+    assert all(loader is loaders[0] for loader in loaders)
+    assert [path.parts[-3:-1] for path in paths] == [
+        ("cnn", "0"),
+        ("cnn", "1"),
+        ("dense", "0"),
+        ("dense", "1"),
+    ]
 
 
 def test_three_classes_have_no_threshold(tmp_path, monkeypatch):

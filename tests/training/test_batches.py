@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumo.training.batches import ImageBatches, mix
+from pneumo.training.batches import ImageBatches, mix, predict_batches
 from small_networks import make_images
 
 
@@ -117,3 +117,27 @@ class TestMixup:
         mixed, plain = self.make(), self.make(alpha=0.0)
         np.testing.assert_array_equal(mixed._order, plain._order)
         np.testing.assert_array_equal(plain[0][0], make_images(64, 4)[plain._order[:16]])
+
+
+class TestPredictBatches:
+    @pytest.mark.parametrize("shape", [(5,), (8, 8, 1)])
+    @pytest.mark.parametrize("targets", [None, np.zeros((11, 1), np.float32)])
+    def test_outputs_are_those_of_predict_to_the_bit(self, shape, targets):
+        inputs = np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32)
+        network = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(3)])
+        rows = np.arange(19, 8, -1)
+        batches = ImageBatches(inputs, rows, targets, batch_size=4)
+        assert batches.holds_features == (len(shape) == 1)
+        outputs = predict_batches(network, batches)
+        assert outputs.shape == (11, 3)
+        np.testing.assert_array_equal(outputs, network.predict(batches, verbose=0))
+        np.testing.assert_allclose(outputs, network(inputs[rows]), rtol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(5,), (8, 8, 1)])
+    def test_images_that_come_again_for_other_devices_are_left_out(self, shape, monkeypatch):
+        inputs = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
+        network = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(1)])
+        expected = network(inputs)
+        monkeypatch.setattr("pneumo.training.batches.count_devices", lambda: 4)
+        batches = ImageBatches(inputs, np.arange(5), batch_size=4)
+        np.testing.assert_allclose(predict_batches(network, batches), expected, rtol=1e-5)

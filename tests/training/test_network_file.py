@@ -48,3 +48,18 @@ def test_neither_dates_nor_the_optimizer_are_kept(saved):
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert list(json.loads(archive.read("metadata.json"))) == ["keras_version"]
     assert not load_network(saved / "a.keras").compiled
+
+
+def test_a_head_that_was_trained_alone_leaves_its_optimizer_behind(tmp_path):
+    """A recipe for features compiles the head, which is a part of what is saved."""
+    classifier = build_small(make_recipe("mobilenet075"))
+    classifier.head.compile("adam", "binary_crossentropy")
+    classifier.head.fit(np.ones((4, 768), np.float32), np.ones((4, 1)), verbose=0)
+    save_network(classifier.model, tmp_path / "model.keras")
+    loaded = load_network(tmp_path / "model.keras")
+    for found, expected in zip(loaded.get_weights(), classifier.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert b'"optimizer"' not in archive.read("config.json")
+        assert b"optimizer" not in archive.read("model.weights.h5")
+    assert classifier.head.compiled  # it can be trained on

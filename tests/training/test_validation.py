@@ -84,7 +84,7 @@ def test_accuracy_is_the_share_of_right_decisions():
 def make_validation(targets, outputs_by_epoch, loss=None):
     """Return a callback on a network that gives these outputs, one array an epoch."""
     n = len(targets)
-    batches = ImageBatches(np.zeros((n, 1), np.float32), np.arange(n), targets, batch_size=7)
+    batches = ImageBatches(np.zeros((n, 1, 1, 1), np.float32), np.arange(n), targets, batch_size=7)
     validation = Validation(batches, loss or keras.losses.BinaryCrossentropy())
     outputs = iter(outputs_by_epoch)
     validation.set_model(SimpleNamespace(predict=lambda *_, **__: next(outputs)))

@@ -5,11 +5,7 @@ change when the image changes; logits do. For two classes the score of the secon
 score of the first is its negative.
 """
 
-import hashlib
-import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,122 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.audit import regions
-from pneumo.base.errors import PneumoError
+from pneumo.audit.scorers import Images, Scorer
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
-Images = npt.NDArray[np.uint8]
-Extract = Callable[[Images], npt.NDArray[np.float32]]
 
 N_PATCHES = 8  # along each side
 BATCH_SIZE = 64
-MAX_CACHE_BYTES = 2**29
 _STEP_FRACTION = 0.01  # of the features' standard deviation
-_UNFLIPPED = "unflipped"  # name of the network inside one that averages over an image and its mirror image
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A classifier and its parts, which share their weights.
-
-    Attributes:
-        model: uint8 images of shape (n, size_px, size_px, 1) -> logits of shape (n, 1) or (n, n_classes).
-        maps: the same images -> the last feature maps, of shape (n, height, width, n_maps); None where there
-            are no convolutions.
-        collapse: the layer that turns feature maps into vectors, by pooling or by flattening.
-        rest: these vectors -> logits.
-        averages_flips: the classifier's probability is the mean over an image and its mirror image.
-        extract: a batch of the same images -> these vectors, remembered or computed; None where `model` is
-            asked as a whole.
-    """
-
-    model: keras.Model
-    maps: keras.Model | None
-    collapse: keras.Layer
-    rest: keras.Model
-    averages_flips: bool
-    extract: Extract | None = None
-
-
-class FeatureCache:
-    """The feature vectors of batches of images, kept for the next network of the same recipe.
-
-    The seeds of a frozen backbone differ in their heads alone, and a batch passes the backbone once for all
-    of them. Other networks find nothing here. Vectors of one backbone are kept, n_features float32 an image,
-    up to MAX_CACHE_BYTES.
-    """
-
-    def __init__(self) -> None:
-        self._owner = ("", b"")
-        self._vectors: dict[bytes, npt.NDArray[np.float32]] = {}
-
-    def attach(self, extractor: keras.Model, recipe: str) -> Extract:
-        """Return a function that computes the vectors of a batch which is not here yet.
-
-        Args:
-            extractor: images -> vectors.
-            recipe: which one it was built by; all of one recipe have the same layers. Of another recipe, or
-                with other weights, what was kept is dropped.
-        """
-        owner = (recipe, _digest(*extractor.get_weights()))
-        if owner != self._owner:
-            self._owner, self._vectors = owner, {}
-        vectors = self._vectors
-
-        def extract(batch: Images) -> npt.NDArray[np.float32]:
-            key = _digest(batch)
-            if key in vectors:
-                return vectors[key]
-            found = extractor.predict_on_batch(batch)
-            if sum(each.nbytes for each in vectors.values()) + found.nbytes <= MAX_CACHE_BYTES:
-                vectors[key] = found
-            return found
-
-        return extract
-
-
-def load_scorer(path: Path, cache: FeatureCache | None = None, recipe: str = "") -> Scorer:
-    """Load a network that `train` saved.
-
-    Args:
-        path: of a model.keras.
-        cache: used for a pretrained backbone whose feature maps are averaged.
-        recipe: that the network was built by.
-
-    Raises:
-        PneumoError: there is no such file, or Keras cannot read it.
-    """
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise PneumoError(f"Expected a network that pneumo has trained. Received: {path}") from error
-    scorer = open_classifier(model)
-    if cache is None or not _has_backbone(scorer.model) or isinstance(scorer.collapse, keras.layers.Flatten):
-        return scorer
-    extractor = keras.Model(scorer.model.input, scorer.collapse.output)
-    return replace(scorer, extract=cache.attach(extractor, recipe))
-
-
-def open_classifier(model: keras.Model) -> Scorer:
-    """Split a classifier of `networks.build_classifier` into its parts; it gives logits from then on."""
-    averages_flips = any(layer.name == _UNFLIPPED for layer in model.layers)
-    model = model.get_layer(_UNFLIPPED) if averages_flips else model
-    owner = model.get_layer("head") if _has_backbone(model) else model
-    owner.get_layer("probability").activation = keras.activations.linear
-    collapse = next(
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.Flatten)
-    )
-    has_maps = collapse.input.shape[-1] != model.input.shape[-1]
-    return Scorer(
-        keras.Model(model.input, model.output),
-        keras.Model(model.input, collapse.input) if has_maps else None,
-        collapse,
-        keras.Model(collapse.output, model.output),
-        averages_flips,
-    )
 
 
 def score_images(scorer: Scorer, images: Images) -> FloatArray:
@@ -283,18 +172,6 @@ def find_patches(size_px: int) -> npt.NDArray[np.bool_]:
     return numbers == np.arange(N_PATCHES**2)[:, None, None]
 
 
-def shuffle_weights(scorer: Scorer, seed: int) -> Scorer:
-    """Shuffle the values within each weight array: the same network without anything that it has learnt.
-
-    Returns:
-        The network, without vectors of before. The one passed in shares its weights: do not use it any more.
-    """
-    generator = np.random.default_rng(seed)
-    arrays = scorer.model.get_weights()
-    scorer.model.set_weights([generator.permutation(each.ravel()).reshape(each.shape) for each in arrays])
-    return replace(scorer, extract=None)
-
-
 def correlate_maps(maps: FloatArray, others: FloatArray) -> FloatArray:
     """Return the Pearson correlation of each map with another map of the same image.
 
@@ -312,10 +189,6 @@ def correlate_maps(maps: FloatArray, others: FloatArray) -> FloatArray:
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(other_rows, axis=1)
     products = (rows * other_rows).sum(axis=1)
     return np.divide(products, norms, out=np.full(len(maps), np.nan), where=~is_constant)
-
-
-def _has_backbone(model: keras.Model) -> bool:
-    return any(layer.name == "head" for layer in model.layers)
 
 
 def _weigh_maps(scorer: Scorer, maps: npt.NDArray[np.float32], classes: IntArray) -> FloatArray:
@@ -342,13 +215,6 @@ def _predict_batch(scorer: Scorer, batch: Images) -> npt.NDArray[np.float32]:
     if scorer.extract is None:
         return scorer.model.predict_on_batch(batch)
     return scorer.rest.predict_on_batch(scorer.extract(batch))
-
-
-def _digest(*arrays: npt.NDArray[Any]) -> bytes:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.digest()
 
 
 def _spread(outputs: npt.NDArray[np.float32]) -> FloatArray:

@@ -43,7 +43,7 @@ class Shares:
 
     Attributes:
         gpus: of each, where there are GPUs.
-        cpus: of each; None gives a run the threads of its recipe, and others one.
+        cpus: of each; None gives what it keeps busy, see `count_threads`.
     """
 
     gpus: float
@@ -69,7 +69,7 @@ def run(
         params: the experiment.
         workers: cores of this machine to use; None uses all.
         gpus_per_run: of runs and of what predicts with them; None takes 1 where there are GPUs.
-        cpus_per_run: of the same; None takes the threads of the recipe.
+        cpus_per_run: of the same; None takes what they keep busy, see `count_threads`.
         engine: `local`, or `ray`: training and explaining happen on a cluster, the rest here.
         address: of the cluster; None starts Ray on this machine.
 
@@ -122,13 +122,12 @@ def run_pipeline(
     def begin(task: Task, priority: int) -> Call | None:
         if pipeline.restore(task.name):
             return None
+        recipe = recipes[runs[task.name].model] if task.name in runs else None
         resources = Resources()
         if find_kind(task.name) in USE_NETWORKS:
-            threads = recipes[runs[task.name].model].threads if task.name in runs else 1
-            resources = Resources(shares.cpus or threads, shares.gpus)
+            resources = Resources(shares.cpus or count_threads(task, recipe), shares.gpus)
         files = None
         if find_kind(task.name) in TRAVEL:
-            recipe = recipes[runs[task.name].model] if task.name in runs else None
             files = list_files(pipeline, task.name, params, runs.get(task.name), recipe)
         command = pipeline.get_command(task.name).split()[1:]
         return Call(task.name, TARGET, ([*command, "--debug"],), resources, priority, files)
@@ -150,6 +149,20 @@ def run_pipeline(
     tasks = share_features(pipeline.tasks, runs, recipes)
     with Display([task.name for task in tasks], n_workers, count_images) as display:
         return run_graph(tasks, engine, begin, finish, display.show)
+
+
+def count_threads(task: Task, recipe: Recipe | None) -> int:
+    """Return how many cores a stage that computes with networks keeps busy.
+
+    Args:
+        task: the stage, as `share_features` returns it.
+        recipe: of the run that it trains, if it does.
+    """
+    if recipe is None:
+        return 1
+    # The features are there, and a head on them is too small for a second thread.
+    finds_features = bool(task.after) and recipe.uses_features_only
+    return 1 if finds_features else recipe.threads
 
 
 def list_files(

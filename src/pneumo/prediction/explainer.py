@@ -100,12 +100,12 @@ def _use_class_maps(draw_class_maps: Callable[[Image], Float32Array]) -> _DrawMa
 
 def _load_keras(bundle: Bundle) -> list[_DrawMap]:
     with hold_messages():
-        from pneumo.audit import attribution
+        from pneumo.audit import attribution, scorers
         from pneumo.prediction.keras_network import load_keras
 
     def open_network(number: int) -> _DrawMap:
         # Loaded anew, because a scorer changes the network that it is made of.
-        scorer = attribution.open_classifier(load_keras(bundle, number))
+        scorer = scorers.open_classifier(load_keras(bundle, number))
         return lambda image, label: attribution.draw_first_map(
             scorer, image[None, ..., None], np.array([label])
         )[0]

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pneumo.audit import attribution, gallery, probes, stress
-from pneumo.audit.attribution import FeatureCache, Images, Scorer
+from pneumo.audit import attribution, gallery, probes, scorers, stress
+from pneumo.audit.scorers import Images, Scorer, ScorerLoader
 from pneumo.base.artifacts import write_folder
 from pneumo.base.config import CONF_PATH, Params, Run
 from pneumo.base.decision import DecisionRule
@@ -41,9 +41,9 @@ def run(params: Params, combo: str) -> None:
         raise PneumoError(f"Expected a trained model of {combo}. Received: none. `dvc repro` makes them.")
     parts: dict[str, list[pd.DataFrame]] = {"stress": [], "probes": [], "gallery": []}
     with write_folder(explanations_dir(params.experiment, combo)) as folder:
-        cache = FeatureCache()
+        loader = ScorerLoader()
         for each in tqdm(trained, f"explain {combo}", unit="model"):
-            for name, part in explain_run(each, params, manifest, images, folder, cache).items():
+            for name, part in explain_run(each, params, manifest, images, folder, loader).items():
                 parts[name].append(part.assign(model=each.model, seed=each.seed))
         tables = {name: pd.concat(found) for name, found in parts.items()}
         tables["probes_by_model"] = probes.average_seeds(tables["probes"])
@@ -54,12 +54,12 @@ def run(params: Params, combo: str) -> None:
 
 
 def explain_run(
-    run: Run, params: Params, manifest: pd.DataFrame, images: Images, folder: Path, cache: FeatureCache
+    run: Run, params: Params, manifest: pd.DataFrame, images: Images, folder: Path, loader: ScorerLoader
 ) -> dict[str, pd.DataFrame]:
     """Save a run's gallery into a folder and return the tables `stress`, `probes` and `gallery`."""
     changes = stress.load_changes(CONF_PATH / "stress.yaml")
     table = read_rows(run, manifest)
-    scorer = attribution.load_scorer(run_dir(run) / "model.keras", cache, run.model)
+    scorer = loader.load(run_dir(run) / "model.keras")
     rule = fit_rule(select_scores(table, "val"), params.threshold)
     chosen = table.iloc[stress.sample_validation(table, N_STRESSED, seed=0)]
     predict = partial(attribution.predict_probabilities, scorer)
@@ -105,7 +105,7 @@ def probe_run(
     maps = attribution.draw_maps(scorer, pictures, y_pred[shown])
     views = attribution.score_views(scorer, images, rows, probes.VIEWS)
     attention = attribution.draw_first_map(scorer, sampled, y_pred[sample])
-    without_learning = attribution.shuffle_weights(scorer, seed=0)
+    without_learning = scorers.shuffle_weights(scorer, seed=0)
     shuffled = attribution.draw_first_map(without_learning, sampled, y_pred[sample])
     found = [
         *probes.probe_views(scores.y_true, scores.patients, *views),

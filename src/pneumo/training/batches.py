@@ -56,6 +56,11 @@ class ImageBatches(keras.utils.PyDataset):
         self._shares = np.ones(self._n_given)
         self.on_epoch_end()
 
+    @property
+    def holds_features(self) -> bool:
+        """Whether there are vectors in place of images."""
+        return self._images.ndim == 2
+
     def __len__(self) -> int:
         return -(-self._n_given // self._batch_size)
 
@@ -77,6 +82,24 @@ class ImageBatches(keras.utils.PyDataset):
             self._order = np.resize(self._generator.permutation(self.n_rows), self._n_given)
             if self._mixup_alpha:
                 self._shares = self._generator.beta(self._mixup_alpha, self._mixup_alpha, self._n_given)
+
+
+def predict_batches(model: keras.Model, batches: ImageBatches) -> npt.NDArray[np.float32]:
+    """Return what a network says of the images of all batches, or of their features.
+
+    Args:
+        model: images or features -> outputs of shape (n, n_outputs).
+        batches: without targets, or with targets that are not looked at.
+
+    Returns:
+        float array of shape (n_rows, n_outputs).
+    """
+    if batches.holds_features and count_devices() == 1:
+        # `predict` prepares its input anew in each call, which takes longer than a head on features does.
+        outputs = np.concatenate([model.predict_on_batch(batches[i][0]) for i in range(len(batches))])
+    else:
+        outputs = model.predict(batches, verbose=0)
+    return outputs[: batches.n_rows]
 
 
 def mix(

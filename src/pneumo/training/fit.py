@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pneumo.training.batches import ImageBatches
+from pneumo.training.batches import ImageBatches, predict_batches
 from pneumo.training.networks import Classifier, set_trainable
 from pneumo.training.recipe import Optimizer, Phase, Recipe, Schedule
 from pneumo.training.validation import Validation
@@ -120,7 +120,7 @@ def predict_probabilities(
     Returns:
         float32 array of shape (n, n_classes); for two classes the model's one output and what it leaves.
     """
-    outputs = model.predict(ImageBatches(inputs, rows, batch_size=batch_size), verbose=0)[: len(rows)]
+    outputs = predict_batches(model, ImageBatches(inputs, rows, batch_size=batch_size))
     if outputs.shape[1] == 1:
         return np.hstack([1 - outputs, outputs])
     return outputs

@@ -23,9 +23,7 @@ def save_network(model: keras.Model, path: Path) -> None:
         path: ends in `.keras`.
     """
     raw = path.with_name(f"{path.stem}.raw.keras")
-    uncompiled = keras.models.clone_model(model)
-    uncompiled.set_weights(model.get_weights())
-    uncompiled.save(raw)
+    keras.models.clone_model(model, clone_function=_copy_compiled).save(raw)
     with write_file(path) as partial, zipfile.ZipFile(raw) as source, zipfile.ZipFile(partial, "w") as target:
         for name in sorted(source.namelist()):
             content = _CLEANERS.get(name, bytes)(source.read(name))
@@ -36,6 +34,15 @@ def save_network(model: keras.Model, path: Path) -> None:
 def load_network(path: Path) -> keras.Model:
     """Load what `save_network` saved."""
     return keras.models.load_model(path, compile=False)
+
+
+def _copy_compiled(layer: keras.Layer) -> keras.Layer:
+    """Copy a network that has an optimizer; the others share their weights with the clone."""
+    if not isinstance(layer, keras.Model) or not layer.compiled:
+        return layer
+    copy = type(layer).from_config(layer.get_config())
+    copy.set_weights(layer.get_weights())
+    return copy
 
 
 def _clean_metadata(content: bytes) -> bytes:

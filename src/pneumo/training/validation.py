@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from pneumo.training.batches import ImageBatches
+from pneumo.training.batches import ImageBatches, predict_batches
 
 
 class Validation(keras.callbacks.Callback):
@@ -28,7 +28,7 @@ class Validation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Predict the validation images and add their metrics."""
-        outputs = self.model.predict(self._batches, verbose=0)[: self._batches.n_rows]
+        outputs = predict_batches(self.model, self._batches)
         if logs is not None:
             logs["val_loss"] = float(self._loss(self._targets, outputs))
             logs["val_auc"] = compute_auc(self._targets, outputs)
