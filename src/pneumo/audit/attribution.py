@@ -6,6 +6,7 @@ score of the first is its negative.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import cv2
@@ -19,6 +20,7 @@ from pneumo.audit.scorers import Images, Scorer
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Image = npt.NDArray[np.uint8]
+Outputs = npt.NDArray[np.float32]
 
 N_PATCHES = 8  # along each side
 BATCH_SIZE = 64
@@ -125,10 +127,10 @@ def map_gradients(scorer: Scorer, images: Images, classes: IntArray) -> FloatArr
     """
     if scorer.maps is None:
         return None
-    maps = scorer.maps.predict(images, batch_size=BATCH_SIZE, verbose=0)
+    maps = _predict(scorer.maps.predict_on_batch, images)
     attention = _weigh_maps(scorer, maps, classes)
     if scorer.averages_flips:
-        maps = scorer.maps.predict(_mirror(images), batch_size=BATCH_SIZE, verbose=0)
+        maps = _predict(scorer.maps.predict_on_batch, _mirror(images))
         attention = (attention + _mirror(_weigh_maps(scorer, maps, classes))) / 2
     return _enlarge(attention, images.shape[1])
 
@@ -206,18 +208,22 @@ def _weigh_maps(scorer: Scorer, maps: npt.NDArray[np.float32], classes: IntArray
 
 
 def _predict_scores(scorer: Scorer, images: Images) -> FloatArray:
-    # `predict` prepares its input anew in each call, which takes longer than a small network does.
-    batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
-    return _spread(np.concatenate([_predict_batch(scorer, batch) for batch in batches]))
+    return _spread(_predict(partial(_predict_batch, scorer), images))
 
 
-def _predict_batch(scorer: Scorer, batch: Images) -> npt.NDArray[np.float32]:
+def _predict_batch(scorer: Scorer, batch: Images) -> Outputs:
     if scorer.extract is None:
         return scorer.model.predict_on_batch(batch)
     return scorer.rest.predict_on_batch(scorer.extract(batch))
 
 
-def _spread(outputs: npt.NDArray[np.float32]) -> FloatArray:
+def _predict(predict_batch: Callable[[Images], Outputs], images: Images) -> Outputs:
+    # Keras's `predict` prepares its input anew in each call, which takes longer than a small network does.
+    batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
+    return np.concatenate([predict_batch(batch) for batch in batches])
+
+
+def _spread(outputs: Outputs) -> FloatArray:
     scores = outputs.astype(np.float64)
     return np.hstack([-scores, scores]) if scores.shape[1] == 1 else scores
 
