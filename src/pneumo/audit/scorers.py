@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.base.errors import PneumoError
+from pneumo.base.layers import HEAD, PROBABILITY, UNFLIPPED
 
 Images = npt.NDArray[np.uint8]
 Extract = Callable[[Images], npt.NDArray[np.float32]]
 
 MAX_CACHE_BYTES = 2**29
-_UNFLIPPED = "unflipped"  # name of the network inside one that averages over an image and its mirror image
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,11 @@ class ScorerLoader:
 
 def open_classifier(model: keras.Model) -> Scorer:
     """Split a classifier of `networks.build_classifier` into its parts; it gives logits from then on."""
-    averages_flips = any(layer.name == _UNFLIPPED for layer in model.layers)
-    model = model.get_layer(_UNFLIPPED) if averages_flips else model
-    owner = model.get_layer("head") if _has_backbone(model) else model
-    owner.get_layer("probability").activation = keras.activations.linear
-    collapse = next(
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.Flatten)
-    )
+    averages_flips = any(layer.name == UNFLIPPED for layer in model.layers)
+    model = model.get_layer(UNFLIPPED) if averages_flips else model
+    owner = model.get_layer(HEAD) if _has_backbone(model) else model
+    owner.get_layer(PROBABILITY).activation = keras.activations.linear
+    collapse = find_collapse(model)
     has_maps = collapse.input.shape[-1] != model.input.shape[-1]
     return Scorer(
         keras.Model(model.input, model.output),
@@ -142,6 +138,15 @@ def open_classifier(model: keras.Model) -> Scorer:
         collapse,
         keras.Model(collapse.output, model.output),
         averages_flips,
+    )
+
+
+def find_collapse(model: keras.Model) -> keras.Layer:
+    """Return the layer that turns feature maps into vectors."""
+    return next(
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.Flatten)
     )
 
 
@@ -167,7 +172,7 @@ def _open(path: Path, config: bytes) -> _Opened:
 
 
 def _has_backbone(model: keras.Model) -> bool:
-    return any(layer.name == "head" for layer in model.layers)
+    return any(layer.name == HEAD for layer in model.layers)
 
 
 def _digest(*arrays: npt.NDArray[Any]) -> bytes:

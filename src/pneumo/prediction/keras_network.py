@@ -11,7 +11,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from pneumo.audit.scorers import find_collapse
 from pneumo.base.errors import PneumoError
+from pneumo.base.layers import HEAD, PROBABILITY, UNFLIPPED
 from pneumo.base.messages import hold_messages
 from pneumo.prediction.bundle import KERAS, MAX_NETWORK_BYTES, Bundle
 
@@ -20,7 +22,6 @@ FloatArray = npt.NDArray[np.float32]
 
 _ONNX_TRIAL = (3, 2)  # images to try an exported network with, and their seed
 _LARGEST_DIFFERENCE = 1e-4
-_UNFLIPPED = "unflipped"  # name of the network inside one that averages over an image and its mirror image
 
 
 class KerasNetwork:
@@ -104,9 +105,9 @@ def add_outputs(model: keras.Model, class_maps: bool = False) -> keras.Model:
         outputs = [classifier.output, find_features(classifier)]
         return outputs if drawn is None else [*outputs, drawn]
 
-    if all(layer.name != _UNFLIPPED for layer in model.layers):
+    if all(layer.name != UNFLIPPED for layer in model.layers):
         return keras.Model(model.input, list_outputs(model))
-    unflipped = model.get_layer(_UNFLIPPED)
+    unflipped = model.get_layer(UNFLIPPED)
     whole = keras.Model(unflipped.input, list_outputs(unflipped))
     images = keras.Input(model.input.shape[1:], dtype=model.input.dtype)
     as_is, mirrored = whole(images), whole(keras.ops.flip(images, axis=2))
@@ -128,10 +129,10 @@ def draw_class_maps(model: keras.Model) -> keras.KerasTensor | None:
 
     Source: Zhou et al. 2016, doi:10.1109/CVPR.2016.319; Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74.
     """
-    head = next((layer for layer in model.layers if layer.name == "head"), None)
+    head = next((layer for layer in model.layers if layer.name == HEAD), None)
     if head is None:
         return None
-    collapse, decision = _find_collapse(model), head.get_layer("probability")
+    collapse, decision = find_collapse(model), head.get_layer(PROBABILITY)
     passing = keras.layers.InputLayer | keras.layers.Dropout
     if not isinstance(collapse, keras.layers.GlobalAveragePooling2D) or not all(
         layer is decision or isinstance(layer, passing) for layer in head.layers
@@ -149,19 +150,10 @@ def find_features(model: keras.Model) -> keras.KerasTensor:
     These are its last feature maps, averaged over the image, or, where it has no convolutions, the input of
     its last layer.
     """
-    collapse = _find_collapse(model)
+    collapse = find_collapse(model)
     if collapse.input.shape[-1] == model.input.shape[-1]:
-        return model.get_layer("probability").input
+        return model.get_layer(PROBABILITY).input
     return keras.layers.GlobalAveragePooling2D()(collapse.input)
-
-
-def _find_collapse(model: keras.Model) -> keras.Layer:
-    """Return the layer that turns feature maps into vectors."""
-    return next(
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.GlobalAveragePooling2D | keras.layers.Flatten)
-    )
 
 
 class MatrixResizing(keras.layers.Layer):

@@ -11,6 +11,7 @@ import numpy as np
 
 from pneumo.base.config import expect
 from pneumo.base.errors import PneumoError
+from pneumo.base.layers import HEAD, PROBABILITY, UNFLIPPED
 from pneumo.training.augmentation import RandomView
 from pneumo.training.recipe import (
     BACKBONES,
@@ -27,7 +28,6 @@ from pneumo.training.recipe import (
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_MEAN_BGR = np.array([103.939, 116.779, 123.68])
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
-UNFLIPPED = "unflipped"  # name of the network inside one that predicts over flips
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _build_on_backbone(
 
     features = extract(plain)
     head_inputs = keras.Input(features.shape[1:])
-    head = keras.Model(head_inputs, _chain(_build_output(recipe, n_classes), head_inputs), name="head")
+    head = keras.Model(head_inputs, _chain(_build_output(recipe, n_classes), head_inputs), name=HEAD)
     unflipped = keras.Model(inputs, head(features), name=UNFLIPPED)
     return Classifier(
         _average_flips(unflipped) if recipe.predict_flips else unflipped,
@@ -259,8 +259,8 @@ def _build_output(recipe: Recipe, n_classes: int) -> list[keras.Layer]:
     if network.dropout:
         layers.append(keras.layers.Dropout(network.dropout))
     if n_classes == 2:
-        return [*layers, keras.layers.Dense(1, activation="sigmoid", name="probability", dtype="float32")]
-    return [*layers, keras.layers.Dense(n_classes, activation="softmax", name="probability", dtype="float32")]
+        return [*layers, keras.layers.Dense(1, activation="sigmoid", name=PROBABILITY, dtype="float32")]
+    return [*layers, keras.layers.Dense(n_classes, activation="softmax", name=PROBABILITY, dtype="float32")]
 
 
 def _to_rgb(x: Any) -> Any:
