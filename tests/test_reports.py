@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -30,7 +31,9 @@ def test_a_committed_report_is_what_the_code_writes(experiment, tmp_path, monkey
     remake(experiment, made)
     own = {"runs", "explanations", "external", "inputs.tar.xz", "report.pdf"}  # not written by `compare`
     expected = [path for path in list_files(committed) if path.parts[0] not in own]
-    assert list_files(made) == expected
+    # Git ignores that of many images, which the pack holds in a quarter of the space.
+    assert set(list_files(made)) - set(expected) <= {Path("predictions.csv")}
+    assert set(expected) <= set(list_files(made))
     for path in expected:
         if path.suffix == ".csv":
             pd.testing.assert_frame_equal(

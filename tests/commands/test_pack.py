@@ -6,11 +6,15 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from pneumo.base.errors import PneumoError
+from pneumo.base.tables import write_predictions
 from pneumo.cli import main
-from pneumo.commands.remake import list_packed, remake, unpack
+from pneumo.commands.pack import divide_columns, join_columns, read_pack, write_pack
+from pneumo.commands.remake import list_packed, remake
 from workspace import edit_params
 
 REPORT = Path("reports/tiny")
@@ -128,7 +132,76 @@ def test_nothing_is_extracted_outside_the_folder(tmp_path, name):
     folder = tmp_path / "in" / "side"
     folder.mkdir(parents=True)
     with contextlib.suppress(PneumoError):
-        unpack(tmp_path / "x.tar.xz", folder)
+        read_pack(tmp_path / "x.tar.xz", folder)
     assert not (tmp_path / "in" / "outside.txt").exists()
     assert not (tmp_path / "outside.txt").exists()
     assert not Path("/outside.txt").exists()
+
+
+def draw_predictions(path, n_classes=2, seed=0, n=200):
+    """Write predictions as training does, of images with difficult names; return the bytes."""
+    names = ("normal", "pneumonia") if n_classes == 2 else ("normal", "bacterial", "viral")
+    outputs = np.random.default_rng(seed).beta(0.1, 0.1, (n, n_classes)).astype(np.float32)
+    outputs[0] = 1e-12
+    first = 1 - outputs[:, 1] if n_classes == 2 else outputs[:, 0]
+    ids = [f'test/"Müller, {i}".jpeg' for i in range(n)]
+    table = pd.DataFrame({"id": ids, "split": "test", "patient": "p, 1", "fold": 0, "y_true": 1})
+    for k, name in enumerate(names):
+        table[f"p_{name}"] = first if k == 0 else outputs[:, k]
+    write_predictions(table, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_predictions_come_back_to_the_byte(tmp_path, n_classes):
+    content = draw_predictions(tmp_path / "predictions.csv", n_classes)
+    columns = divide_columns(content)
+    names = [line.split(b",")[0].decode() for line in columns.splitlines()]
+    expected = {2: ["p_pneumonia"], 3: ["p_normal", "p_bacterial", "p_viral"]}[n_classes]
+    assert names == ["id", "split", "patient", "fold", "y_true", *expected]
+    assert join_columns(columns) == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"id,p_normal,p_pneumonia\na,0.3,0.8\n",  # do not add up to 1
+        b"id,p_normal,p_pneumonia\na,0.50,0.5\n",  # as nobody writes it
+        b"id,p_pneumonia\na,0.25\n",  # the other was never there
+        b"id,p_normal,p_pneumonia\r\na,0.5,0.5\r\n",
+        b"id,p_normal,p_pneumonia\na,0.5\n",
+        b"id,p_pneumonia,p_normal\na,0.25,0.75\n",  # in another order
+        b"",
+        b"no table",
+    ],
+)
+def test_other_tables_are_packed_as_they_are(tmp_path, content, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    path = Path("run/predictions.csv")
+    path.write_bytes(content)
+    write_pack([path], Path("x.tar.xz"))
+    read_pack(Path("x.tar.xz"), Path("out"))
+    assert [each.name for each in Path("out/run").iterdir()] == ["predictions.csv"]
+    assert (Path("out") / path).read_bytes() == content
+
+
+def test_runs_of_the_same_images_take_the_space_of_their_probabilities(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [Path(f"{seed}/predictions.csv") for seed in range(5)]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir()
+        draw_predictions(path, seed=seed, n=2000)
+    write_pack(paths, Path("x.tar.xz"))
+    # Nine digits hold 30 bits.
+    assert Path("x.tar.xz").stat().st_size < 5 * 2000 * 30 / 8 * 1.3
+
+
+@pytest.mark.parametrize("content", [b"\n", b"id,a\nsplit\n", b"\xff"])
+def test_damaged_columns_are_refused(tmp_path, content):
+    with tarfile.open(tmp_path / "x.tar.xz", "w:xz") as archive:
+        entry = tarfile.TarInfo("predictions.csv.columns")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    with pytest.raises(PneumoError, match="`pneumo pack` wrote"):
+        read_pack(tmp_path / "x.tar.xz", tmp_path / "out")

@@ -37,6 +37,15 @@ def test_an_equivalence_is_written_with_its_own_p():
     assert crop.p == "p < 0.001"
 
 
+def test_a_difference_that_is_shown_to_be_small_is_not_only_said_to_be_there():
+    effects = EFFECTS.assign(p_within_holm=np.where(EFFECTS["subject"] == "crop_clahe", 0.05, np.nan))
+    answer = find_answer(effects, COMBOS, "raw", margin=0.02)
+    assert answer.effects[1].sentence == "lowers ROC AUC, by less than 0.02"
+    assert "<b>crop_clahe</b> lowers ROC AUC against <b>raw</b>, by less than 0.02." in answer.sentence
+    assert "less" not in find_answer(effects.assign(p_within_holm=0.051), COMBOS, "raw", 0.02).sentence
+    assert "less" not in find_answer(effects, COMBOS, "raw", margin=None).sentence
+
+
 def test_other_questions_are_secondary():
     answer = find_answer(EFFECTS, COMBOS, "raw", margin=None)
     (operating,), (models,) = answer.secondary.values()

@@ -110,6 +110,16 @@ def test_answers(verdicts, expected):
     assert wording.answer(verdicts, "roc_auc", "raw") == expected
 
 
+def test_differences_too_small_to_matter_are_said_to_be_so():
+    verdicts = {"crop": "worse", "trim": "worse", "blur": "worse", "clahe": "better"}
+    below = {"trim": 0.01, "blur": 0.01, "clahe": 0.01}
+    assert wording.answer(verdicts, "roc_auc", "raw", below=below) == (
+        "clahe raises ROC AUC against raw, by less than 0.01. crop lowers ROC AUC against raw. "
+        "trim and blur lower ROC AUC against raw, by less than 0.01."
+    )
+    assert wording.describe_verdict("worse", "roc_auc", "raw", 3, 0.01) == "lowers ROC AUC, by less than 0.01"
+
+
 def test_every_verdict_is_in_the_answer():
     for verdict in ("better", "worse", "equivalent", "not_shown", "unknown_spread", "not_compared"):
         assert "[crop]" in wording.answer({"crop": verdict}, "roc_auc", "raw", mark=lambda name: f"[{name}]")

@@ -2,16 +2,23 @@
 
 It holds the predictions, records and histories of all runs, what the models look at, and the tables of the
 data set, but no network and no image beyond those that the page shows. The same inputs give the same bytes.
+
+Predictions lie column by column: what the runs have in common then takes next to no space.
 """
 
+import csv
+import io
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pneumo.base.artifacts import write_file
 from pneumo.base.config import PARAMS_PATH, Params, RunKey
 from pneumo.base.errors import PneumoError
+from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import (
     audit_dir,
     explanations_dir,
@@ -27,6 +34,10 @@ from pneumo.base.privacy import has_private_data
 from pneumo.report.inputs import VIEWS_NAME, choose_galleries, list_predicted
 
 _NETWORK_NAME = "model.keras"
+_TABLE_NAME = "predictions.csv"
+_SUFFIX = ".columns"
+_FIRST, _SECOND = (f"p_{name}" for name in CLASSES[Task.binary])
+_FORMAT = "%.9g"  # of `tables.write_predictions`
 
 
 def run(params: Params) -> None:
@@ -41,13 +52,79 @@ def run(params: Params) -> None:
             "images."
         )
     target, files = pack_path(params.experiment), list_inputs(params)
+    write_pack(files, target)
+    print(f"{len(files)} files: {target}, {target.stat().st_size / 1e6:.1f} MB")
+
+
+def write_pack(files: Iterable[Path], target: Path) -> None:
+    """Write files into a pack, under their paths."""
     with write_file(target) as partial, tarfile.open(partial, "w:xz") as archive:
         for path in files:
-            entry = tarfile.TarInfo(path.as_posix())
-            entry.size = path.stat().st_size
-            with path.open("rb") as file:
-                archive.addfile(entry, file)
-    print(f"{len(files)} files: {target}, {target.stat().st_size / 1e6:.1f} MB")
+            name, content = path.as_posix(), path.read_bytes()
+            if path.name == _TABLE_NAME and (columns := divide_columns(content)):
+                name, content = f"{name}{_SUFFIX}", columns
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def read_pack(pack: Path, folder: Path) -> None:
+    """Extract a pack; nothing is written outside the folder.
+
+    Raises:
+        PneumoError: it is damaged or hostile.
+    """
+    try:
+        with tarfile.open(pack, "r:xz") as archive:
+            archive.extractall(folder, filter="data")
+        for path in sorted(folder.rglob(f"*{_SUFFIX}")):
+            path.with_suffix("").write_bytes(join_columns(path.read_bytes()))
+            path.unlink()
+    except (tarfile.TarError, csv.Error, EOFError, IndexError, OSError, ValueError) as error:
+        raise PneumoError(f"Expected a file that `pneumo pack` wrote. Received: {pack} ({error})") from error
+
+
+def divide_columns(table: bytes) -> bytes | None:
+    """Return predictions.csv column by column, without what follows from the rest.
+
+    Args:
+        table: content of the file.
+
+    Returns:
+        One line a column; None where `join_columns` would not give the same bytes back.
+    """
+    columns = list(zip(*_read_csv(table), strict=False))
+    columns = [column for column in columns if column != _complete(columns)]
+    divided = _write_csv(columns)
+    return divided if join_columns(divided) == table else None
+
+
+def join_columns(columns: bytes) -> bytes:
+    """Return the content of predictions.csv from what `divide_columns` made of it."""
+    lines: list[tuple[str, ...]] = list(map(tuple, _read_csv(columns)))
+    if (first := _complete(lines)) and all(line[0] != first[0] for line in lines):
+        at = next(i for i, line in enumerate(lines) if line[0] == _SECOND)
+        lines.insert(at, first)
+    return _write_csv(zip(*lines, strict=True))
+
+
+def _complete(columns: list[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """Return the probabilities of the first of two classes, which are 1 less those of the second."""
+    second = next((column for column in columns if column[0] == _SECOND), None)
+    if second is None:
+        return None
+    rest = 1 - np.array(second[1:], np.float32)
+    return (_FIRST, *(_FORMAT % value for value in rest))
+
+
+def _read_csv(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(), newline="")))
+
+
+def _write_csv(lines: Iterable[Iterable[str]]) -> bytes:
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows(lines)
+    return file.getvalue().encode()
 
 
 def list_inputs(params: Params) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,6 +9,7 @@ from pneumo.base.artifacts import write_file, write_folder
 from pneumo.base.config import CONF_PATH, load_params
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import REPORTS_DIR, pack_path, report_dir
+from pneumo.commands.pack import read_pack
 from pneumo.stages import compare
 
 _SECONDS_NAME = "seconds.csv"
@@ -49,7 +49,7 @@ def remake(experiment: str, target: Path) -> None:
             f"Expected {pack_path(experiment)}. Received: no such file. `pneumo pack` writes it."
         )
     with TemporaryDirectory() as folder, contextlib.chdir(folder):
-        unpack(pack, Path())
+        read_pack(pack, Path())
         shutil.copytree(conf, CONF_PATH)
         params, report = load_params(), report_dir(experiment)
         if params.experiment != experiment:
@@ -62,19 +62,6 @@ def remake(experiment: str, target: Path) -> None:
         for path in sorted(report.iterdir()):
             if path.name not in read:
                 _put(path, target / path.name)
-
-
-def unpack(pack: Path, folder: Path) -> None:
-    """Extract a pack; nothing is written outside the folder.
-
-    Raises:
-        PneumoError: it is damaged or hostile.
-    """
-    try:
-        with tarfile.open(pack, "r:xz") as archive:
-            archive.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise PneumoError(f"Expected a file that `pneumo pack` wrote. Received: {pack} ({error})") from error
 
 
 def _put(source: Path, target: Path) -> None:

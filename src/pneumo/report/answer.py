@@ -8,6 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pneumo.report import charts, wording
+from pneumo.report.subgroups import SIGNIFICANCE
 
 # Of `effects.tabulate_effects` of the room `evaluation`: one row a test.
 EFFECT_COLUMNS = (
@@ -136,6 +137,7 @@ def find_answer(
         PRIMARY_METRIC,
         reference,
         lambda name: f"<b>{name}</b>",
+        {str(row["subject"]): margin for row in ordered if margin is not None and _is_small(row)},
     )
     described = [
         _describe_effect(
@@ -186,7 +188,9 @@ def _describe_effect(
         str(row["subject"]),
         wording.describe_steps(steps),
         kind,
-        wording.describe_verdict(row["verdict"], row["metric"], row["against"], n_seeds),
+        wording.describe_verdict(
+            row["verdict"], row["metric"], row["against"], n_seeds, margin if _is_small(row) else None
+        ),
         wording.write_signed(row["difference"]),
         wording.write_interval(row["low"], row["high"], signed=True),
         _write_p(row, margin),
@@ -194,6 +198,11 @@ def _describe_effect(
         _describe_heterogeneity(heterogeneity),
         parts,
     )
+
+
+def _is_small(row: Row) -> bool:
+    """Say whether a difference is shown, and shown to be smaller than what matters."""
+    return row["verdict"] in _FOUND and row["p_within_holm"] <= SIGNIFICANCE
 
 
 def _write_p(row: Row, margin: float | None) -> str:

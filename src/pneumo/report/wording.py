@@ -103,7 +103,9 @@ def list_words(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def describe_verdict(verdict: str, metric: str, reference: str, n_seeds: int) -> str:
+def describe_verdict(
+    verdict: str, metric: str, reference: str, n_seeds: int, below: float | None = None
+) -> str:
     """Say what a verdict means for the combo or model it is about, in a phrase without a subject.
 
     Args:
@@ -111,9 +113,13 @@ def describe_verdict(verdict: str, metric: str, reference: str, n_seeds: int) ->
         metric: what was compared.
         reference: what it was compared with.
         n_seeds: the seeds behind it.
+        below: the margin of equivalence, where the difference is shown to be smaller.
     """
     phrase, _, _ = _VERDICTS[verdict]
-    return phrase.format(metric=name_metric(metric), reference=reference, reason=explain_unknown(n_seeds))
+    described = phrase.format(
+        metric=name_metric(metric), reference=reference, reason=explain_unknown(n_seeds)
+    )
+    return described if below is None else f"{described}, by less than {below:g}"
 
 
 def explain_unknown(n_seeds: int) -> str:
@@ -147,29 +153,41 @@ def describe_steps(steps: Any) -> str:
     return ", then ".join(described)
 
 
-def answer(verdicts: Mapping[str, str], metric: str, reference: str, mark: Callable[[str], str] = str) -> str:
-    """Answer the question of an experiment in one or two sentences.
+def answer(
+    verdicts: Mapping[str, str],
+    metric: str,
+    reference: str,
+    mark: Callable[[str], str] = str,
+    below: Mapping[str, float] | None = None,
+) -> str:
+    """Answer the question of an experiment in a few sentences.
 
     Args:
         verdicts: combo -> code, of every combo but the reference.
         metric: the primary one.
         reference: the combo that the others were compared with.
         mark: is applied to each name.
+        below: combo -> margin of equivalence, of those whose difference is shown to be smaller.
     """
     if not verdicts:
         return "One way of preprocessing was run, so there is nothing to compare it with."
     groups: dict[str, list[str]] = {}
+    found: dict[tuple[str, float | None], list[str]] = {}
     for combo, verdict in verdicts.items():
         groups.setdefault(verdict, []).append(mark(combo))
+        found.setdefault((verdict, (below or {}).get(combo)), []).append(mark(combo))
     name = name_metric(metric)
     sentences = []
     for verdict, one, several in (
         ("better", "raises", "raise"),
         ("worse", "lowers", "lower"),
     ):
-        if combos := groups.get(verdict):
-            verb = one if len(combos) == 1 else several
-            sentences.append(f"{list_words(combos)} {verb} {name} against {mark(reference)}.")
+        for (found_verdict, margin), names in found.items():
+            if found_verdict != verdict:
+                continue
+            verb = one if len(names) == 1 else several
+            amount = "" if margin is None else f", by less than {margin:g}"
+            sentences.append(f"{list_words(names)} {verb} {name} against {mark(reference)}{amount}.")
     if combos := groups.get("equivalent"):
         verb = "makes" if len(combos) == 1 else "make"
         sentences.append(f"{list_words(combos)} {verb} no difference that matters.")
