@@ -94,8 +94,8 @@ def divide_columns(table: bytes) -> bytes | None:
         One line a column; None where `join_columns` would not give the same bytes back.
     """
     columns = list(zip(*_read_csv(table), strict=False))
-    columns = [column for column in columns if column != _complete(columns)]
-    divided = _write_csv(columns)
+    first = _complete(columns)
+    divided = _write_csv(column for column in columns if column != first)
     return divided if join_columns(divided) == table else None
 
 
