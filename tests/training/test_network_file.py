@@ -64,6 +64,7 @@ def test_what_was_trained_leaves_its_optimizer_behind(tmp_path, trained, flips):
         network.fit(inputs, np.ones((4, 1)), verbose=0)
     save_network(classifier.model, tmp_path / "model.keras")
     loaded = load_network(tmp_path / "model.keras")
+    assert loaded.input.shape == classifier.model.input.shape  # and not a list of one
     expected = classifier.model.predict(make_images(4), verbose=0)
     np.testing.assert_array_equal(loaded.predict(make_images(4), verbose=0), expected)
     with zipfile.ZipFile(tmp_path / "model.keras") as archive:

@@ -35,7 +35,7 @@ def leave_optimizer(layer: keras.Layer) -> keras.Layer:
     """Return a network without its optimizer, and those inside it without theirs; all share their weights."""
     if not isinstance(layer, keras.Model) or not _has_optimizer(layer):
         return layer
-    bare = keras.Model(layer.inputs, layer.outputs, name=layer.name)
+    bare = keras.Model(layer.input, layer.output, name=layer.name)
     return keras.models.clone_model(bare, clone_function=leave_optimizer)
 
 
