@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 
 from import_graph import ROOT
 from pneumo.base.paths import pack_path
+from pneumo.commands.pack import DATA_PACKS_DIR
 from pneumo.commands.remake import remake
 
 PACKED = sorted(path.parent.name for path in (ROOT / "reports").glob(f"*/{pack_path('x').name}"))
@@ -53,3 +55,11 @@ def test_a_committed_report_is_what_the_code_writes(experiment, tmp_path, monkey
 
 def test_the_real_images_report_is_packed():
     assert "chest_xray" in PACKED
+
+
+def test_every_data_set_packed_is_of_a_report():
+    names = set()
+    for experiment in PACKED:
+        with tarfile.open(ROOT / pack_path(experiment)) as archive:
+            names.add(archive.extractfile("data_pack.txt").read().decode())
+    assert names == {path.name for path in (ROOT / DATA_PACKS_DIR).iterdir()}

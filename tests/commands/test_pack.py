@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -28,6 +29,11 @@ def read_report(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "inputs.tar.xz" and path.relative_to(folder).parts[0] not in READ
     }
+
+
+def list_names(pack):
+    with tarfile.open(pack) as archive:
+        return archive.getnames()
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +69,51 @@ def test_a_report_is_made_again_to_the_byte(bare):
 
 
 def test_a_pack_has_the_same_bytes_each_time_and_no_network(packed, capsys, monkeypatch):
-    pack = packed / REPORT / "inputs.tar.xz"
-    before = pack.read_bytes()
+    packs = [packed / REPORT / "inputs.tar.xz", *(packed / "reports/data").iterdir()]
+    assert len(packs) == 2
+    before = [pack.read_bytes() for pack in packs]
     monkeypatch.chdir(packed)
     assert main(["pack"]) == 0
-    assert pack.read_bytes() == before
-    with tarfile.open(pack) as archive:
-        names = archive.getnames()
-    assert f"{len(names)} files: reports/tiny/inputs.tar.xz" in capsys.readouterr().out
-    assert not [name for name in names if name.endswith((".keras", "images.npy"))]
+    assert [pack.read_bytes() for pack in packs] == before
+    assert re.findall(r"^(reports/\S+): \d+\.\d MB$", capsys.readouterr().out, re.M) == [
+        pack.relative_to(packed).as_posix() for pack in packs
+    ]
+    names = [list_names(pack) for pack in packs]
+    assert not [name for name in names[0] + names[1] if name.endswith((".keras", "images.npy"))]
+
+
+def test_tables_of_a_data_set_are_packed_once_for_all_experiments_on_it(packed, tmp_path, monkeypatch):
+    root = shutil.copytree(packed, tmp_path / "project", symlinks=True)
+    monkeypatch.chdir(root)
+    (data_pack,) = Path("reports/data").iterdir()
+    tables = list_names(data_pack)
+    assert {"data/phantom/manifest.csv", "data/phantom/audit/findings.csv"} <= set(tables)
+    assert not set(tables) & set(list_names(REPORT / "inputs.tar.xz"))
+    edit_params(root, "experiment: tiny", "experiment: other")
+    for folder in ("models", "reports"):
+        shutil.copytree(f"{folder}/tiny", f"{folder}/other")
+    assert main(["pack"]) == 0
+    assert list(Path("reports/data").iterdir()) == [data_pack]
+    with Path("data/phantom/audit/findings.csv").open("a") as file:
+        file.write("more\n")
+    assert main(["pack"]) == 0
+    assert len(list(Path("reports/data").iterdir())) == 2
+    assert main(["remake", "tiny"]) == 0
+
+
+@pytest.mark.usefixtures("bare")
+def test_the_tables_of_the_data_set_must_be_there():
+    (data_pack,) = Path("reports/data").iterdir()
+    data_pack.unlink()
+    with pytest.raises(PneumoError, match=rf"Expected \S+/reports/data/{data_pack.name}, which \S+ is of"):
+        remake("tiny", REPORT)
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_pack_without_its_data_set_is_refused():
+    write_pack([], REPORT / "inputs.tar.xz", {"params.yaml": "experiment: tiny"})
+    with pytest.raises(PneumoError, match=r"Expected data_pack\.txt in \S+\. Received: none"):
+        remake("tiny", REPORT)
 
 
 @pytest.mark.usefixtures("workspace")

@@ -1,25 +1,28 @@
 """pack: what a report is made from -> reports/<experiment>/inputs.tar.xz, for `pneumo remake`.
 
-It holds the predictions, records and histories of all runs, what the models look at, and the tables of the
-data set, but no network and no image beyond those that the page shows. The same inputs give the same bytes.
+It holds the predictions, records and histories of all runs and what the models look at, but no network and no
+image beyond those that the page shows. The tables of the data set lie in reports/data/, once for all
+experiments on it, in a file named by its content. The same inputs give the same bytes.
 
 Predictions lie column by column: what the runs have in common then takes next to no space.
 """
 
 import csv
+import hashlib
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pneumo.base.artifacts import write_file
+from pneumo.base.artifacts import hash_file, write_file
 from pneumo.base.config import PARAMS_PATH, Params, RunKey
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import (
+    REPORTS_DIR,
     audit_dir,
     explanations_dir,
     exploration_dir,
@@ -33,6 +36,8 @@ from pneumo.base.paths import (
 from pneumo.base.privacy import has_private_data
 from pneumo.report.inputs import VIEWS_NAME, choose_galleries, list_predicted
 
+DATA_PACKS_DIR = REPORTS_DIR / "data"
+_DATA_PACK_NAME = "data_pack.txt"  # in a pack: the name of the one with the tables of its data set
 _NETWORK_NAME = "model.keras"
 _TABLE_NAME = "predictions.csv"
 _SUFFIX = ".columns"
@@ -51,21 +56,48 @@ def run(params: Params) -> None:
             f"Expected a data set that is not private. Received: {params.data_name}. A pack holds names and "
             "images."
         )
-    target, files = pack_path(params.experiment), list_inputs(params)
-    write_pack(files, target)
-    print(f"{len(files)} files: {target}, {target.stat().st_size / 1e6:.1f} MB")
+    files = list_inputs(params)
+    tables = [path for path in files if _is_data_table(path, params)]
+    data_pack = DATA_PACKS_DIR / f"{params.data_name}-{_hash_files(tables)[:12]}.tar.xz"
+    pack = pack_path(params.experiment)
+    write_pack(tables, data_pack)
+    write_pack([path for path in files if path not in tables], pack, {_DATA_PACK_NAME: data_pack.name})
+    for path in (pack, data_pack):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def write_pack(files: Iterable[Path], target: Path) -> None:
-    """Write files into a pack, under their paths."""
+def write_pack(files: Iterable[Path], target: Path, texts: Mapping[str, str] | None = None) -> None:
+    """Write files into a pack under their paths, after texts under their names."""
+    contents = [(name, text.encode()) for name, text in (texts or {}).items()]
+    for path in files:
+        name, content = path.as_posix(), path.read_bytes()
+        if path.name == _TABLE_NAME and (columns := divide_columns(content)):
+            name, content = f"{name}{_SUFFIX}", columns
+        contents.append((name, content))
     with write_file(target) as partial, tarfile.open(partial, "w:xz") as archive:
-        for path in files:
-            name, content = path.as_posix(), path.read_bytes()
-            if path.name == _TABLE_NAME and (columns := divide_columns(content)):
-                name, content = f"{name}{_SUFFIX}", columns
+        for name, content in contents:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+
+
+def read_inputs(pack: Path, folder: Path) -> None:
+    """Extract what `run` packed: an experiment's pack and that of its data set, which lies in ../data/.
+
+    Raises:
+        PneumoError: one of them is damaged or hostile, or that of the data set is not there.
+    """
+    read_pack(pack, folder)
+    pointer = folder / _DATA_PACK_NAME
+    if not pointer.is_file():
+        raise PneumoError(
+            f"Expected {_DATA_PACK_NAME} in {pack}. Received: none. `pneumo pack` packs it again."
+        )
+    data_pack = pack.parent.parent / DATA_PACKS_DIR.name / Path(pointer.read_text(encoding="utf-8")).name
+    pointer.unlink()
+    if not data_pack.is_file():
+        raise PneumoError(f"Expected {data_pack}, which {pack} is of. Received: no such file.")
+    read_pack(data_pack, folder)
 
 
 def read_pack(pack: Path, folder: Path) -> None:
@@ -148,6 +180,16 @@ def list_inputs(params: Params) -> list[Path]:
     unseen = galleries - {_name_gallery(params, key) for key in shown}
     unseen |= {run_dir(run) / VIEWS_NAME for run in runs if run.key not in shown}
     return sorted(path for path in files - unseen if path.name != _NETWORK_NAME)
+
+
+def _is_data_table(path: Path, params: Params) -> bool:
+    """Say whether a file is the same for all experiments on a data set."""
+    folders = (audit_dir(params.data_name), exploration_dir(params.data_name))
+    return path == manifest_path(params.data_name) or any(path.is_relative_to(each) for each in folders)
+
+
+def _hash_files(files: Iterable[Path]) -> str:
+    return hashlib.sha256("".join(f"{path} {hash_file(path)}\n" for path in files).encode()).hexdigest()
 
 
 def _name_gallery(params: Params, key: RunKey) -> Path:

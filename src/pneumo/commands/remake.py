@@ -1,4 +1,7 @@
-"""remake: reports/<experiment>/inputs.tar.xz -> the report again, with the code as it is now."""
+"""remake: reports/<experiment>/inputs.tar.xz -> the report again, with the code as it is now.
+
+The tables of its data set lie in a pack of their own, in reports/data/.
+"""
 
 import contextlib
 import shutil
@@ -9,7 +12,7 @@ from pneumo.base.artifacts import write_file, write_folder
 from pneumo.base.config import CONF_PATH, load_params
 from pneumo.base.errors import PneumoError
 from pneumo.base.paths import REPORTS_DIR, pack_path, report_dir
-from pneumo.commands.pack import read_pack
+from pneumo.commands.pack import read_inputs
 from pneumo.stages import compare
 
 _SECONDS_NAME = "seconds.csv"
@@ -49,7 +52,7 @@ def remake(experiment: str, target: Path) -> None:
             f"Expected {pack_path(experiment)}. Received: no such file. `pneumo pack` writes it."
         )
     with TemporaryDirectory() as folder, contextlib.chdir(folder):
-        read_pack(pack, Path())
+        read_inputs(pack, Path())
         shutil.copytree(conf, CONF_PATH)
         params, report = load_params(), report_dir(experiment)
         if params.experiment != experiment:
