@@ -38,7 +38,7 @@ def test_a_committed_report_is_what_the_code_writes(experiment, tmp_path, monkey
     shutil.copy(committed / "seconds.csv", made)
     remake(experiment, made)
     own = {"runs", "explanations", "external", "inputs.tar.xz", "report.pdf"}  # not written by `compare`
-    # Git ignores the predictions of many images, which the pack holds in half the space.
+    # Git ignores the predictions that a pack holds.
     left_out = {path for path in list_files(made) if is_ignored(committed / path)}
     assert left_out <= {Path("predictions.csv")}
     expected = [path for path in list_files(committed) if path.parts[0] not in own and path not in left_out]
