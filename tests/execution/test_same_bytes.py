@@ -20,7 +20,7 @@ from tiny_project import ROOT
 from workspace import read_all
 
 RECIPES = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
-QUICK = ("cnn", "mobilenet_frozen")
+QUICK = ("best_fast", "cnn", "mobilenet_frozen")
 SIZE_PX = 32
 TIMEOUT_S = 1200
 
@@ -100,6 +100,15 @@ def test_quick_recipes_give_the_same_bytes(data):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_gives_the_same_bytes(data, recipe):
     assert_same(use_models(data, [recipe, "dense"]))
+
+
+@pytest.mark.slow
+def test_jax_trains_best_fast_to_the_same_bytes_twice(data, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    runs = use_models(data, ["best_fast"])[:1]
+    first = run_alone(runs)
+    assert '"backend": "jax"' in first[runs[0].name][Path("run.json")].decode()
+    assert run_alone(runs) == first
 
 
 @pytest.mark.slow

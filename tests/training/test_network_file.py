@@ -50,15 +50,23 @@ def test_neither_dates_nor_the_optimizer_are_kept(saved):
     assert not load_network(saved / "a.keras").compiled
 
 
-def test_a_head_that_was_trained_alone_leaves_its_optimizer_behind(tmp_path):
-    """A recipe for features compiles the head, which is a part of what is saved."""
-    classifier = build_small(make_recipe("mobilenet075"))
-    classifier.head.compile("adam", "binary_crossentropy")
-    classifier.head.fit(np.ones((4, 768), np.float32), np.ones((4, 1)), verbose=0)
+@pytest.mark.parametrize(
+    ("trained", "flips"), [(["head"], False), (["head", "augmented"], True), (["head", "unflipped"], True)]
+)
+def test_what_was_trained_leaves_its_optimizer_behind(tmp_path, trained, flips):
+    """A recipe for features compiles the head alone, which is a part of a part of what is saved."""
+    keras.utils.clear_session()
+    classifier = build_small(make_recipe("mobilenet075", predict_flips=flips))
+    for name in trained:
+        network = getattr(classifier, name)
+        network.compile("adam", "binary_crossentropy")
+        inputs = np.ones((4, 768), np.float32) if name == "head" else make_images(4)
+        network.fit(inputs, np.ones((4, 1)), verbose=0)
     save_network(classifier.model, tmp_path / "model.keras")
     loaded = load_network(tmp_path / "model.keras")
-    for found, expected in zip(loaded.get_weights(), classifier.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    assert loaded.input.shape == classifier.model.input.shape  # and not a list of one
+    expected = classifier.model.predict(make_images(4), verbose=0)
+    np.testing.assert_array_equal(loaded.predict(make_images(4), verbose=0), expected)
     with zipfile.ZipFile(tmp_path / "model.keras") as archive:
         assert b'"optimizer"' not in archive.read("config.json")
         assert b"optimizer" not in archive.read("model.weights.h5")

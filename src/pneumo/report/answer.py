@@ -8,7 +8,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from pneumo.report import charts, wording
-from pneumo.report.subgroups import SIGNIFICANCE
 
 # Of `effects.tabulate_effects` of the room `evaluation`: one row a test.
 EFFECT_COLUMNS = (
@@ -202,7 +201,7 @@ def _describe_effect(
 
 def _is_small(row: Row) -> bool:
     """Say whether a difference is shown, and shown to be smaller than what matters."""
-    return row["verdict"] in _FOUND and row["p_within_holm"] <= SIGNIFICANCE
+    return row["verdict"] in _FOUND and row["p_within_holm"] <= wording.SIGNIFICANCE
 
 
 def _write_p(row: Row, margin: float | None) -> str:

@@ -8,7 +8,6 @@ import pandas as pd
 
 from pneumo.report import wording
 
-SIGNIFICANCE = 0.05
 METRICS = ("roc_auc", "sensitivity", "specificity")
 
 
@@ -73,7 +72,7 @@ def describe_differences(table: pd.DataFrame) -> str:
         return "No attribute has two groups of 20 patients, so none were compared."
     if compared["p_holm"].isna().all():
         return "Differences were not judged: the spread over seeds or patients is not known."
-    shown = compared[compared["p_holm"] <= SIGNIFICANCE]
+    shown = compared[compared["p_holm"] <= wording.SIGNIFICANCE]
     if shown.empty:
         return "No difference between groups is shown, which does not show that there is none."
     parts = [
@@ -89,5 +88,5 @@ def _write_score(row: Mapping[Hashable, Any]) -> Score:
     return Score(
         wording.write_digits(row["value"]),
         wording.write_interval(row["low"], row["high"]),
-        bool(row["p_holm"] <= SIGNIFICANCE),
+        bool(row["p_holm"] <= wording.SIGNIFICANCE),
     )

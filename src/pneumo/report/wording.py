@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+SIGNIFICANCE = 0.05  # a difference is shown where its corrected p is at most this
 METRICS = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",

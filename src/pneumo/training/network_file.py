@@ -23,7 +23,7 @@ def save_network(model: keras.Model, path: Path) -> None:
         path: ends in `.keras`.
     """
     raw = path.with_name(f"{path.stem}.raw.keras")
-    keras.models.clone_model(model, clone_function=_copy_compiled).save(raw)
+    leave_optimizer(model).save(raw)
     with write_file(path) as partial, zipfile.ZipFile(raw) as source, zipfile.ZipFile(partial, "w") as target:
         for name in sorted(source.namelist()):
             content = _CLEANERS.get(name, bytes)(source.read(name))
@@ -31,18 +31,22 @@ def save_network(model: keras.Model, path: Path) -> None:
     raw.unlink()
 
 
+def leave_optimizer(layer: keras.Layer) -> keras.Layer:
+    """Return a network without its optimizer, and those inside it without theirs; all share their weights."""
+    if not isinstance(layer, keras.Model) or not _has_optimizer(layer):
+        return layer
+    bare = keras.Model(layer.input, layer.output, name=layer.name)
+    return keras.models.clone_model(bare, clone_function=leave_optimizer)
+
+
 def load_network(path: Path) -> keras.Model:
     """Load what `save_network` saved."""
     return keras.models.load_model(path, compile=False)
 
 
-def _copy_compiled(layer: keras.Layer) -> keras.Layer:
-    """Copy a network that has an optimizer; the others share their weights with the clone."""
-    if not isinstance(layer, keras.Model) or not layer.compiled:
-        return layer
-    copy = type(layer).from_config(layer.get_config())
-    copy.set_weights(layer.get_weights())
-    return copy
+def _has_optimizer(model: keras.Model) -> bool:
+    inner = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    return model.compiled or any(_has_optimizer(each) for each in inner)
 
 
 def _clean_metadata(content: bytes) -> bytes:
