@@ -11,7 +11,7 @@ import yaml
 
 from pneumo.base.config import Run, load_params
 from pneumo.base.paths import run_dir
-from pneumo.base.tables import read_manifest, read_predictions
+from pneumo.base.tables import read_manifest, read_predictions, write_predictions
 from pneumo.cli import main
 from pneumo.commands.export import join_predictions, score_test
 from pneumo.evaluation.experiment import compile_results
@@ -71,6 +71,17 @@ class TestCard:
             found = [np.nan if value is None else value for value in (metric.value, metric.low, metric.high)]
             np.testing.assert_allclose(found, [row[name], row[f"{name}_low"], row[f"{name}_high"]], rtol=1e-6)
         assert {"roc_auc", "accuracy", "sensitivity", "specificity"} <= set(card.metrics)
+
+    def test_its_metrics_are_of_the_network_that_is_exported(self, exported, tmp_path, card, monkeypatch):
+        """Where training predicted the test images otherwise, as a GPU does, the card does not say so."""
+        monkeypatch.chdir(shutil.copytree(exported, tmp_path / "project"))
+        path = run_dir(FIRST) / "predictions.csv"
+        table = read_predictions(path)
+        table.loc[table["split"] == "test", ["p_normal", "p_pneumonia"]] = 0.5
+        write_predictions(table, path)
+        assert main(["export", "again.pneumo", *RUN]) == 0
+        again = Bundle(Path("again.pneumo")).card
+        assert (again.metrics, again.rule) == (card.metrics, card.rule)
 
 
 @pytest.mark.usefixtures("_here")
@@ -165,7 +176,11 @@ class TestEnsemble:
         joint = join_predictions(tables)
         assert bundle.card.rule == fit_rule(select_scores(joint, "val"), load_params().threshold)
         scores = (select_scores(joint, split) for split in ("val", "test"))
-        assert bundle.card.metrics == score_test(*scores, bundle.card.rule)
+        for name, metric in score_test(*scores, bundle.card.rule).items():
+            values = [
+                np.nan if each.value is None else each.value for each in (metric, bundle.card.metrics[name])
+            ]
+            np.testing.assert_allclose(*values, rtol=1e-5)
         test = joint[joint["split"] == "test"]
         paths = [Path("data/raw/phantom", each) for each in test["id"]]
         expected = bundle.card.rule.calibrate(test[["p_normal", "p_pneumonia"]].to_numpy())[:, 1]

@@ -13,7 +13,7 @@ from pneumo.base.decision import DecisionRule, average_logits
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES
 from pneumo.base.paths import images_path, manifest_path, report_dir, run_dir
-from pneumo.base.tables import PROBABILITY_PREFIX, read_manifest, read_predictions
+from pneumo.base.tables import PROBABILITY_PREFIX, locate_predictions, read_manifest, read_predictions
 from pneumo.evaluation import comparison
 from pneumo.evaluation.predictions import Scores, select_scores
 from pneumo.evaluation.scoring import fit_rule, score_run
@@ -66,7 +66,11 @@ def run(
             )
     records = [read_json(run_dir(each) / "run.json") for each in runs]
     check_images(params, first, records[0]["hashes"]["images.npy"])
-    predictions = join_predictions([read_predictions(run_dir(each) / "predictions.csv") for each in runs])
+    networks = [KerasNetwork(load_network(run_dir(each) / "model.keras")) for each in runs]
+    tables = [read_predictions(run_dir(each) / "predictions.csv") for each in runs]
+    predictions = join_predictions(
+        [predict_test(params, first, *each) for each in zip(tables, networks, strict=True)]
+    )
     val, test = select_scores(predictions, "val"), select_scores(predictions, "test")
     rule = fit_rule(val, params.threshold)
     card = Card(
@@ -80,7 +84,6 @@ def run(
         n_test=len(test.y_true),
         provenance=records,
     )
-    networks = [KerasNetwork(load_network(run_dir(each) / "model.keras")) for each in runs]
     files: dict[str, Sequence[bytes]] = {}
     if not no_keras:
         files[KERAS] = [(run_dir(each) / "model.keras").read_bytes() for each in runs]
@@ -161,6 +164,33 @@ def check_images(params: Params, run: Run, expected: str | None) -> None:
         )
 
 
+def predict_test(params: Params, run: Run, table: pd.DataFrame, network: Network) -> pd.DataFrame:
+    """Predict the test images again, with what is exported and where it is exported.
+
+    A GPU computes with fewer bits than a CPU that runs the file, and a card must say what the file does.
+    Validation images keep the predictions that the threshold was chosen on.
+
+    Args:
+        params: of the run's experiment.
+        run: its combo is used.
+        table: content of predictions.csv.
+        network: of the run.
+
+    Raises:
+        PneumoError: a test image is not in the manifest.
+    """
+    is_test = (table["split"] == "test").to_numpy()
+    rows = locate_predictions(table[is_test], read_manifest(manifest_path(params.data_name)))
+    if (rows < 0).any():
+        raise PneumoError(f"{run.name}: Expected predictions for the manifest's images. Received: others.")
+    images = np.load(images_path(params.data_name, run.combo), mmap_mode="r")
+    outputs = _run(network, images, rows, "test")[0]
+    columns = [name for name in table.columns if name.startswith(PROBABILITY_PREFIX)]
+    predicted = table.copy()
+    predicted.loc[is_test, columns] = np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+    return predicted
+
+
 def join_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return the predictions of an ensemble: the mean logit over its networks.
 
@@ -204,15 +234,20 @@ def describe_training(params: Params, run: Run, networks: Sequence[Network]) -> 
     split = read_manifest(manifest_path(params.data_name))["split"].to_numpy()
     images = np.load(images_path(params.data_name, run.combo), mmap_mode="r")
     features = {
-        part: [_extract(network, images, np.flatnonzero(split == part), part) for network in networks]
+        part: [_run(network, images, np.flatnonzero(split == part), part)[1] for network in networks]
         for part in ("train", "val")
     }
     return fit_ensemble(features["train"], features["val"])
 
 
-def _extract(network: Network, images: np.ndarray, rows: np.ndarray, part: str) -> Float32Array:
-    batches = tqdm(range(0, len(rows), BATCH_SIZE), desc=f"features of {part}", unit="batch", disable=None)
-    return np.vstack([network.run(images[rows[start : start + BATCH_SIZE]])[1] for start in batches])
+def _run(
+    network: Network, images: np.ndarray, rows: np.ndarray, part: str
+) -> tuple[Float32Array, Float32Array]:
+    """Return outputs and features of images."""
+    batches = tqdm(range(0, len(rows), BATCH_SIZE), desc=f"predict {part}", unit="batch", disable=None)
+    found = [network.run(images[rows[start : start + BATCH_SIZE]]) for start in batches]
+    outputs, features = map(np.vstack, zip(*found, strict=True))
+    return outputs, features
 
 
 def _or_none(value: float) -> float | None:
