@@ -54,8 +54,23 @@ def test_a_committed_report_is_what_the_code_writes(experiment, tmp_path, monkey
             assert texts[0] == texts[1], f"{path} is older than the code that writes it: run `make reports`"
 
 
-def test_the_real_images_report_is_packed():
+def test_every_page_can_be_made_again():
+    """The demo's from its images, by `make repro`, the others from their packs."""
+    pages = {path.parent.name for path in (ROOT / "reports").glob("*/index.html")}
+    assert pages == {"demo", *PACKED}
     assert "chest_xray" in PACKED
+
+
+@pytest.mark.parametrize("experiment", ["demo", *PACKED])
+def test_every_row_rests_on_three_seeds_with_an_interval_and_names_its_machine(experiment):
+    report = ROOT / "reports" / experiment
+    leaderboard, runs = pd.read_csv(report / "leaderboard.csv"), pd.read_csv(report / "runs.csv")
+    assert (leaderboard["n_seeds"] >= 3).all()
+    assert leaderboard[["roc_auc_low", "roc_auc_high"]].notna().all(axis=None)
+    environments = pd.read_csv(report / "environments.csv")
+    assert environments[["backend", "device", "processor", "versions", "lock"]].notna().all(axis=None)
+    named = {name for names in environments["runs"] for name in names.split(", ")}
+    assert named == {f"{row.combo}/{row.model}/{row.seed}" for row in runs.itertuples()}
 
 
 def test_every_data_set_packed_is_of_a_report():

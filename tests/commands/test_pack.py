@@ -69,7 +69,7 @@ def test_a_report_is_made_again_to_the_byte(bare):
 
 
 def test_a_pack_has_the_same_bytes_each_time_and_no_network(packed, capsys, monkeypatch):
-    packs = [packed / REPORT / "inputs.tar.xz", *(packed / "reports/data").iterdir()]
+    packs = [packed / REPORT / "inputs.tar.xz", *(packed / "reports/data-sets").iterdir()]
     assert len(packs) == 2
     before = [pack.read_bytes() for pack in packs]
     monkeypatch.chdir(packed)
@@ -85,7 +85,7 @@ def test_a_pack_has_the_same_bytes_each_time_and_no_network(packed, capsys, monk
 def test_tables_of_a_data_set_are_packed_once_for_all_experiments_on_it(packed, tmp_path, monkeypatch):
     root = shutil.copytree(packed, tmp_path / "project", symlinks=True)
     monkeypatch.chdir(root)
-    (data_pack,) = Path("reports/data").iterdir()
+    (data_pack,) = Path("reports/data-sets").iterdir()
     tables = list_names(data_pack)
     assert {"data/phantom/manifest.csv", "data/phantom/audit/findings.csv"} <= set(tables)
     assert not set(tables) & set(list_names(REPORT / "inputs.tar.xz"))
@@ -93,19 +93,21 @@ def test_tables_of_a_data_set_are_packed_once_for_all_experiments_on_it(packed, 
     for folder in ("models", "reports"):
         shutil.copytree(f"{folder}/tiny", f"{folder}/other")
     assert main(["pack"]) == 0
-    assert list(Path("reports/data").iterdir()) == [data_pack]
+    assert list(Path("reports/data-sets").iterdir()) == [data_pack]
     with Path("data/phantom/audit/findings.csv").open("a") as file:
         file.write("more\n")
     assert main(["pack"]) == 0
-    assert len(list(Path("reports/data").iterdir())) == 2
+    assert len(list(Path("reports/data-sets").iterdir())) == 2
     assert main(["remake", "tiny"]) == 0
 
 
 @pytest.mark.usefixtures("bare")
 def test_the_tables_of_the_data_set_must_be_there():
-    (data_pack,) = Path("reports/data").iterdir()
+    (data_pack,) = Path("reports/data-sets").iterdir()
     data_pack.unlink()
-    with pytest.raises(PneumoError, match=rf"Expected \S+/reports/data/{data_pack.name}, which \S+ is of"):
+    with pytest.raises(
+        PneumoError, match=rf"Expected \S+/reports/data-sets/{data_pack.name}, which \S+ is of"
+    ):
         remake("tiny", REPORT)
 
 

@@ -1,7 +1,7 @@
 """pack: what a report is made from -> reports/<experiment>/inputs.tar.xz, for `pneumo remake`.
 
 It holds the predictions, records and histories of all runs and what the models look at, but no network and no
-image beyond those that the page shows. The tables of the data set lie in reports/data/, once for all
+image beyond those that the page shows. The tables of the data set lie in reports/data-sets/, once for all
 experiments on it, in a file named by its content. The same inputs give the same bytes.
 
 Predictions lie column by column: what the runs have in common then takes next to no space.
@@ -36,7 +36,7 @@ from pneumo.base.paths import (
 from pneumo.base.privacy import has_private_data
 from pneumo.report.inputs import VIEWS_NAME, choose_galleries, list_predicted
 
-DATA_PACKS_DIR = REPORTS_DIR / "data"
+DATA_PACKS_DIR = REPORTS_DIR / "data-sets"  # a hyphen, which no experiment has
 _DATA_PACK_NAME = "data_pack.txt"  # in a pack: the name of the one with the tables of its data set
 _NETWORK_NAME = "model.keras"
 _TABLE_NAME = "predictions.csv"
@@ -83,7 +83,7 @@ def write_pack(files: Iterable[Path], target: Path, texts: Mapping[str, str] | N
 
 
 def read_inputs(pack: Path, folder: Path) -> None:
-    """Extract what `run` packed: an experiment's pack and that of its data set, which lies in ../data/.
+    """Extract what `run` packed: an experiment's pack and that of its data set, which lies in ../data-sets/.
 
     Raises:
         PneumoError: one of them is damaged or hostile, or that of the data set is not there.

@@ -1,6 +1,6 @@
 """remake: reports/<experiment>/inputs.tar.xz -> the report again, with the code as it is now.
 
-The tables of its data set lie in a pack of their own, in reports/data/.
+The tables of its data set lie in a pack of their own, in reports/data-sets/.
 """
 
 import contextlib
