@@ -21,8 +21,10 @@ model of a system that this project grew from, or one that mends it: what its au
 to here, on the official test set and on validation, which is carved out of the official training set by
 patient. All choices are made on validation. *Cut here* says where a run was cheaper than its recipe, and
 where another network stands for the authors'. Numbers are means over seeds, those of the test set with 95 %
-intervals over patients and seeds.
+intervals over patients and seeds. *Earlier code*: the runs were not made again since; their tables are kept,
+their pages are not.
 """
+EARLIER = "earlier code"
 NOT_RUN = "not run yet"
 SUBTYPES = ("normal", "bacterial", "viral")
 COLUMNS = (
@@ -154,11 +156,17 @@ def tabulate_systems(rows: list[dict[str, str]], reports: Path) -> list[str]:
                 write_interval(found, "roc_auc", 1, ""),
                 f"{found['val_roc_auc']:.3f}",
                 found["n_seeds"],
-                row.get("cut", ""),
+                describe_cut(row, reports),
                 row["why"],
             )
         lines.append(write_row([*known, *measured]))
     return lines
+
+
+def describe_cut(row: dict[str, str], reports: Path) -> str:
+    """Say where a run was cheaper than its recipe, and whether its report can be made again."""
+    is_packed = (reports / row["experiment"] / "inputs.tar.xz").is_file()
+    return "; ".join(part for part in ("" if is_packed else EARLIER, row.get("cut", "")) if part)
 
 
 def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
@@ -174,8 +182,7 @@ def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
         "",
         "## By class",
         "",
-        "Sensitivity / precision on the test set, means over seeds. The presets' pages, in `reports/`,",
-        "have the confusion matrices.",
+        "Sensitivity / precision on the test set, means over seeds.",
         "",
         write_row(["system", "model", *SUBTYPES]),
         "|---|---|---|---|---|",
@@ -235,7 +242,8 @@ def tabulate_combos(path: Path, reports: Path) -> list[str]:
             cells += [f"{row['kept']:.2f}", write_interval(score, "roc_auc", 1, ""), score["verdict"]]
             lines.append(write_row([name, *cells]))
     head = COMBOS.format(n_images=found["n_images"]).splitlines()
-    return [*head, *lines, "", CONTACT_SHEET] if lines else []
+    sheet = ["", CONTACT_SHEET] if (reports / "system_000/index.html").is_file() else []
+    return [*head, *lines, *sheet] if lines else []
 
 
 def describe_rate_test(folder: Path) -> list[str]:

@@ -61,6 +61,7 @@ def reports(tmp_path):
         for i, (phase, value) in enumerate(values):
             history.append(WHICH | {"seed": seed, "phase": phase, "epoch": i + 1, "val_accuracy": value})
     write_csv(root / "e/history.csv", history)
+    (root / "e/inputs.tar.xz").touch()
 
     (root / "examples").mkdir()
     rows = {
@@ -126,6 +127,18 @@ def test_what_was_measured_stands_on_the_page(tmp_path, reports):
     assert "learning-rate range test" in page
     assert "not_run" not in page
     assert "not the shared patients" not in page
+
+
+def test_what_can_no_longer_be_made_again_is_of_earlier_code(tmp_path, reports):
+    assert "| 2 | earlier code | x |" not in read_page(tmp_path, reports)
+    (reports / "e/inputs.tar.xz").unlink()
+    assert "| 2 | earlier code | x |" in read_page(tmp_path, reports)
+
+
+def test_a_page_is_referred_to_where_there_is_one(tmp_path, reports):
+    assert "system_000/index.html" not in read_page(tmp_path, reports)
+    (reports / "system_000/index.html").touch()
+    assert "system_000/index.html" in read_page(tmp_path, reports)
 
 
 def test_a_search_without_a_report_is_left_out(tmp_path, reports):
