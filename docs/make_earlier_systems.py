@@ -79,8 +79,8 @@ CONTACT_SHEET = (
 RATE = """
 ## The learning-rate range test of system 002
 
-`pneumo find-rate system_002_resnet --combo raw`, with MobileNet 0.75 for ResNet50: the rate rises step by
-step until the loss explodes; suggested is a tenth of the rate at which it was least.
+`pneumo find-rate system_002_resnet --combo raw`, with MobileNet 0.75 for ResNet50 and earlier code: the rate
+rises step by step until the loss explodes; suggested is a tenth of the rate at which it was least.
 
 ![Loss by learning rate](../reports/system_002/learning_rate/system_002_resnet_finetune/rates.png)
 """
@@ -182,7 +182,8 @@ def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
         "",
         "## By class",
         "",
-        "Sensitivity / precision on the test set, means over seeds.",
+        "Sensitivity / precision on the test set, means over seeds; of earlier code where the table above",
+        "says so.",
         "",
         write_row(["system", "model", *SUBTYPES]),
         "|---|---|---|---|---|",

@@ -11,7 +11,7 @@ import pytest
 
 from import_graph import ROOT
 from pneumo.base.paths import pack_path
-from pneumo.commands.pack import DATA_PACKS_DIR
+from pneumo.commands.pack import DATA_PACK_NAME, DATA_PACKS_DIR
 from pneumo.commands.remake import remake
 
 PACKED = sorted(path.parent.name for path in (ROOT / "reports").glob(f"*/{pack_path('x').name}"))
@@ -77,5 +77,5 @@ def test_every_data_set_packed_is_of_a_report():
     names = set()
     for experiment in PACKED:
         with tarfile.open(ROOT / pack_path(experiment)) as archive:
-            names.add(archive.extractfile("data_pack.txt").read().decode())
+            names.add(archive.extractfile(DATA_PACK_NAME).read().decode())
     assert names == {path.name for path in (ROOT / DATA_PACKS_DIR).iterdir()}

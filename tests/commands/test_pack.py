@@ -241,7 +241,9 @@ def test_runs_of_the_same_images_take_the_space_of_their_probabilities(tmp_path,
     assert Path("x.tar.xz").stat().st_size < 5 * 2000 * 4
 
 
-@pytest.mark.parametrize("content", [b"\n", b"id,a\nsplit\n", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"\n", b"id,a\nsplit\n", b"\xff", b"p_x,fffffffff\n", b"p_x,-1\n", b"p_x,1\n", b"p_x,0.25\n"]
+)
 def test_damaged_columns_are_refused(tmp_path, content):
     with tarfile.open(tmp_path / "x.tar.xz", "w:xz") as archive:
         entry = tarfile.TarInfo("predictions.csv.columns")

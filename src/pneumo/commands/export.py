@@ -177,11 +177,11 @@ def predict_test(params: Params, run: Run, table: pd.DataFrame, network: Network
         network: of the run.
 
     Raises:
-        PneumoError: a test image is not in the manifest.
+        PneumoError: there is no test image, or one is not in the manifest.
     """
     is_test = (table["split"] == "test").to_numpy()
     rows = locate_predictions(table[is_test], read_manifest(manifest_path(params.data_name)))
-    if (rows < 0).any():
+    if not len(rows) or (rows < 0).any():
         raise PneumoError(f"{run.name}: Expected predictions for the manifest's images. Received: others.")
     images = np.load(images_path(params.data_name, run.combo), mmap_mode="r")
     outputs = _run(network, images, rows, "test")[0]

@@ -2,7 +2,7 @@
 
 It holds the predictions, records and histories of all runs and what the models look at, but no network and no
 image beyond those that the page shows. The tables of the data set lie in reports/data-sets/, once for all
-experiments on it, in a file named by its content. The same inputs give the same bytes.
+experiments that divide it in one way, in a file named by its content. The same inputs give the same bytes.
 
 Predictions lie column by column: what the runs have in common then takes next to no space.
 """
@@ -10,6 +10,7 @@ Predictions lie column by column: what the runs have in common then takes next t
 import csv
 import hashlib
 import io
+import re
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,12 +38,13 @@ from pneumo.base.privacy import has_private_data
 from pneumo.report.inputs import VIEWS_NAME, choose_galleries, list_predicted
 
 DATA_PACKS_DIR = REPORTS_DIR / "data-sets"  # a hyphen, which no experiment has
-_DATA_PACK_NAME = "data_pack.txt"  # in a pack: the name of the one with the tables of its data set
+DATA_PACK_NAME = "data_pack.txt"  # in a pack: the name of the one with the tables of its data set
 _NETWORK_NAME = "model.keras"
 _TABLE_NAME = "predictions.csv"
 _SUFFIX = ".columns"
 _PREFIX = "p_"  # of the columns of probabilities
 _FIRST, _SECOND = (f"{_PREFIX}{name}" for name in CLASSES[Task.binary])
+_DIGITS = re.compile("[0-9a-f]{8}")
 _FORMAT = "%.9g"  # of `tables.write_predictions`
 
 
@@ -59,10 +61,11 @@ def run(params: Params) -> None:
         )
     files = list_inputs(params)
     tables = [path for path in files if _is_data_table(path, params)]
+    own = sorted(set(files) - set(tables))
     data_pack = DATA_PACKS_DIR / f"{params.data_name}-{_hash_files(tables)[:12]}.tar.xz"
     pack = pack_path(params.experiment)
     write_pack(tables, data_pack)
-    write_pack([path for path in files if path not in tables], pack, {_DATA_PACK_NAME: data_pack.name})
+    write_pack(own, pack, {DATA_PACK_NAME: data_pack.name})
     for path in (pack, data_pack):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
@@ -89,12 +92,16 @@ def read_inputs(pack: Path, folder: Path) -> None:
         PneumoError: one of them is damaged or hostile, or that of the data set is not there.
     """
     read_pack(pack, folder)
-    pointer = folder / _DATA_PACK_NAME
+    pointer = folder / DATA_PACK_NAME
     if not pointer.is_file():
         raise PneumoError(
-            f"Expected {_DATA_PACK_NAME} in {pack}. Received: none. `pneumo pack` packs it again."
+            f"Expected {DATA_PACK_NAME} in {pack}. Received: none. `pneumo pack` packs it again."
         )
-    data_pack = pack.parent.parent / DATA_PACKS_DIR.name / Path(pointer.read_text(encoding="utf-8")).name
+    data_pack = (
+        pack.parent.parent
+        / DATA_PACKS_DIR.name
+        / Path(pointer.read_text(encoding="utf-8", errors="replace")).name
+    )
     pointer.unlink()
     if not data_pack.is_file():
         raise PneumoError(f"Expected {data_pack}, which {pack} is of. Received: no such file.")
@@ -166,6 +173,8 @@ def _decode(line: tuple[str, ...]) -> tuple[str, ...]:
     name, *digits = line
     if not name.startswith(_PREFIX):
         return line
+    if not all(map(_DIGITS.fullmatch, digits)):
+        raise ValueError(f"Expected 8 hexadecimal digits each for {name}. Received: others")
     bits = np.array([int(each, 16) for each in digits], np.uint32)
     return (name, *(_FORMAT % value for value in bits.view(np.float32)))
 
@@ -204,7 +213,7 @@ def list_inputs(params: Params) -> list[Path]:
 
 
 def _is_data_table(path: Path, params: Params) -> bool:
-    """Say whether a file is the same for all experiments on a data set."""
+    """Say whether a file is the same for all experiments on a data set that is divided in the same way."""
     folders = (audit_dir(params.data_name), exploration_dir(params.data_name))
     return path == manifest_path(params.data_name) or any(path.is_relative_to(each) for each in folders)
 
