@@ -13,6 +13,7 @@ import io
 import re
 import tarfile
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,20 @@ def run(params: Params) -> None:
 
 def write_pack(files: Iterable[Path], target: Path, texts: Mapping[str, str] | None = None) -> None:
     """Write files into a pack under their paths, after texts under their names."""
-    contents = [(name, text.encode()) for name, text in (texts or {}).items()]
-    for path in files:
-        name, content = path.as_posix(), path.read_bytes()
-        if path.name == _TABLE_NAME and (columns := divide_columns(content)):
-            name, content = f"{name}{_SUFFIX}", columns
-        contents.append((name, content))
+    named = ((name, text.encode()) for name, text in (texts or {}).items())
     with write_file(target) as partial, tarfile.open(partial, "w:xz") as archive:
-        for name, content in contents:
+        for name, content in chain(named, map(_read_entry, files)):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+
+
+def _read_entry(path: Path) -> tuple[str, bytes]:
+    """Return the name and the content of a file in a pack."""
+    content = path.read_bytes()
+    if path.name == _TABLE_NAME and (columns := divide_columns(content)):
+        return f"{path.as_posix()}{_SUFFIX}", columns
+    return path.as_posix(), content
 
 
 def read_inputs(pack: Path, folder: Path) -> None:
