@@ -112,6 +112,16 @@ def test_the_tables_of_the_data_set_must_be_there():
 
 
 @pytest.mark.usefixtures("bare")
+def test_tables_of_another_data_set_under_the_same_name_are_refused():
+    (data_pack,) = Path("reports/data-sets").iterdir()
+    before = read_report(REPORT)
+    write_pack([], data_pack, {"data/phantom/manifest.csv": "other\n"})
+    with pytest.raises(PneumoError, match=rf"{data_pack.name} is named by\. Received: that of phantom-"):
+        remake("tiny", REPORT)
+    assert read_report(REPORT) == before
+
+
+@pytest.mark.usefixtures("bare")
 def test_a_pack_without_its_data_set_is_refused():
     write_pack([], REPORT / "inputs.tar.xz", {"params.yaml": "experiment: tiny"})
     with pytest.raises(PneumoError, match=r"Expected data_pack\.txt in \S+\. Received: none"):

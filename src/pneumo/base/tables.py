@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES, FOLDS, Task
 
 PROBABILITY_PREFIX = "p_"
@@ -100,13 +101,23 @@ def select_first_fold(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["fold"] == 0].drop(columns="fold").reset_index(drop=True)
 
 
-def locate_predictions(table: pd.DataFrame, manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the row of the manifest of each prediction; -1 for none, and where it is in another split there.
+def locate_predictions(table: pd.DataFrame, manifest: pd.DataFrame, name: str) -> npt.NDArray[np.int64]:
+    """Return the row of the manifest of each prediction.
 
     Args:
         table: with `id` and `split`.
         manifest: with `id` and `split`.
+        name: of the run, for the message.
+
+    Raises:
+        PneumoError: an image is not in the manifest, or is in another split there.
     """
     rows = pd.Index(manifest["id"]).get_indexer(table["id"]).astype(np.int64)
     known = manifest["split"].to_numpy()[rows]
-    return np.where((known == table["split"]) | (known == FOLDS), rows, -1)
+    strange = (rows < 0) | ((known != table["split"]) & (known != FOLDS))
+    if strange.any():
+        raise PneumoError(
+            f"{name}: Expected predictions for the manifest's images, in the same split. Received: "
+            f"{strange.sum()} others, such as {table['id'][strange].iloc[0]}. Run `dvc repro`."
+        )
+    return rows

@@ -67,9 +67,10 @@ def run(
     records = [read_json(run_dir(each) / "run.json") for each in runs]
     check_images(params, first, records[0]["hashes"]["images.npy"])
     networks = [KerasNetwork(load_network(run_dir(each) / "model.keras")) for each in runs]
+    manifest = read_manifest(manifest_path(params.data_name))
     tables = [read_predictions(run_dir(each) / "predictions.csv") for each in runs]
     predictions = join_predictions(
-        [predict_test(params, first, *each) for each in zip(tables, networks, strict=True)]
+        [predict_test(params, first, manifest, *each) for each in zip(tables, networks, strict=True)]
     )
     val, test = select_scores(predictions, "val"), select_scores(predictions, "test")
     rule = fit_rule(val, params.threshold)
@@ -89,7 +90,7 @@ def run(
         files[KERAS] = [(run_dir(each) / "model.keras").read_bytes() for each in runs]
     if onnx:
         files[ONNX] = [convert_to_onnx(each) for each in networks]
-    write_bundle(target, card, files, describe_training(params, first, networks))
+    write_bundle(target, card, files, describe_training(params, first, manifest, networks))
     names = ", ".join(each.name for each in runs)
     print(f"{names}: {target}, {target.stat().st_size / 1e6:.1f} MB")
 
@@ -164,7 +165,9 @@ def check_images(params: Params, run: Run, expected: str | None) -> None:
         )
 
 
-def predict_test(params: Params, run: Run, table: pd.DataFrame, network: Network) -> pd.DataFrame:
+def predict_test(
+    params: Params, run: Run, manifest: pd.DataFrame, table: pd.DataFrame, network: Network
+) -> pd.DataFrame:
     """Predict the test images again, with what is exported and where it is exported.
 
     A GPU computes with fewer bits than a CPU that runs the file, and a card must say what the file does.
@@ -173,6 +176,7 @@ def predict_test(params: Params, run: Run, table: pd.DataFrame, network: Network
     Args:
         params: of the run's experiment.
         run: its combo is used.
+        manifest: of its data set.
         table: content of predictions.csv.
         network: of the run.
 
@@ -180,9 +184,9 @@ def predict_test(params: Params, run: Run, table: pd.DataFrame, network: Network
         PneumoError: there is no test image, or one is not in the manifest.
     """
     is_test = (table["split"] == "test").to_numpy()
-    rows = locate_predictions(table[is_test], read_manifest(manifest_path(params.data_name)))
-    if not len(rows) or (rows < 0).any():
-        raise PneumoError(f"{run.name}: Expected predictions for the manifest's images. Received: others.")
+    if not is_test.any():
+        raise PneumoError(f"{run.name}: Expected predictions of test images. Received: none.")
+    rows = locate_predictions(table[is_test], manifest, run.name)
     images = np.load(images_path(params.data_name, run.combo), mmap_mode="r")
     outputs = _run(network, images, rows, "test")[0]
     columns = [name for name in table.columns if name.startswith(PROBABILITY_PREFIX)]
@@ -223,15 +227,18 @@ def score_test(val: Scores, test: Scores, rule: DecisionRule) -> dict[str, Metri
     }
 
 
-def describe_training(params: Params, run: Run, networks: Sequence[Network]) -> list[Float32Array]:
+def describe_training(
+    params: Params, run: Run, manifest: pd.DataFrame, networks: Sequence[Network]
+) -> list[Float32Array]:
     """Describe the features of each network on training images, and choose the unit on validation.
 
     Args:
         params: of the run's experiment.
         run: its combo is used.
+        manifest: of its data set.
         networks: trained on its images.
     """
-    split = read_manifest(manifest_path(params.data_name))["split"].to_numpy()
+    split = manifest["split"].to_numpy()
     images = np.load(images_path(params.data_name, run.combo), mmap_mode="r")
     features = {
         part: [_run(network, images, np.flatnonzero(split == part), part)[1] for network in networks]

@@ -63,7 +63,7 @@ def run(params: Params) -> None:
     files = list_inputs(params)
     tables = [path for path in files if _is_data_table(path, params)]
     own = sorted(set(files) - set(tables))
-    data_pack = DATA_PACKS_DIR / f"{params.data_name}-{_hash_files(tables)[:12]}.tar.xz"
+    data_pack = DATA_PACKS_DIR / _name_data_pack(params.data_name, tables)
     pack = pack_path(params.experiment)
     write_pack(tables, data_pack)
     write_pack(own, pack, {DATA_PACK_NAME: data_pack.name})
@@ -93,7 +93,8 @@ def read_inputs(pack: Path, folder: Path) -> None:
     """Extract what `run` packed: an experiment's pack and that of its data set, which lies in ../data-sets/.
 
     Raises:
-        PneumoError: one of them is damaged or hostile, or that of the data set is not there.
+        PneumoError: one of them is damaged or hostile, or that of the data set is not there or has
+            other content than its name says.
     """
     read_pack(pack, folder)
     pointer = folder / DATA_PACK_NAME
@@ -109,11 +110,13 @@ def read_inputs(pack: Path, folder: Path) -> None:
     pointer.unlink()
     if not data_pack.is_file():
         raise PneumoError(f"Expected {data_pack}, which {pack} is of. Received: no such file.")
-    read_pack(data_pack, folder)
+    tables = read_pack(data_pack, folder)
+    if data_pack.name != (name := _name_data_pack(data_pack.name.rpartition("-")[0], tables, folder)):
+        raise PneumoError(f"Expected the content that {data_pack} is named by. Received: that of {name}.")
 
 
-def read_pack(pack: Path, folder: Path) -> None:
-    """Extract a pack; nothing is written outside the folder.
+def read_pack(pack: Path, folder: Path) -> list[Path]:
+    """Extract a pack and return the files in it, relative to the folder; nothing is written outside of it.
 
     Raises:
         PneumoError: it is damaged or hostile.
@@ -121,11 +124,13 @@ def read_pack(pack: Path, folder: Path) -> None:
     try:
         with tarfile.open(pack, "r:xz") as archive:
             archive.extractall(folder, filter="data")
+            names = [entry.name.removesuffix(_SUFFIX) for entry in archive.getmembers() if entry.isfile()]
         for path in sorted(folder.rglob(f"*{_SUFFIX}")):
             path.with_suffix("").write_bytes(join_columns(path.read_bytes()))
             path.unlink()
     except (tarfile.TarError, csv.Error, EOFError, IndexError, OSError, ValueError) as error:
         raise PneumoError(f"Expected a file that `pneumo pack` wrote. Received: {pack} ({error})") from error
+    return list(map(Path, names))
 
 
 def divide_columns(table: bytes) -> bytes | None:
@@ -222,8 +227,9 @@ def _is_data_table(path: Path, params: Params) -> bool:
     return path == manifest_path(params.data_name) or any(path.is_relative_to(each) for each in folders)
 
 
-def _hash_files(files: Iterable[Path]) -> str:
-    return hashlib.sha256("".join(f"{path} {hash_file(path)}\n" for path in files).encode()).hexdigest()
+def _name_data_pack(data_name: str, tables: Iterable[Path], folder: Path = Path()) -> str:
+    lines = "".join(f"{path} {hash_file(folder / path)}\n" for path in sorted(tables))
+    return f"{data_name}-{hashlib.sha256(lines.encode()).hexdigest()[:12]}.tar.xz"
 
 
 def _name_gallery(params: Params, key: RunKey) -> Path:

@@ -76,10 +76,7 @@ def read_rows(run: Run, manifest: pd.DataFrame) -> pd.DataFrame:
         PneumoError: an image is not in the manifest, or is in another split there.
     """
     table = select_first_fold(read_predictions(run_dir(run) / "predictions.csv"))
-    table["row"] = locate_predictions(table, manifest)
-    if (table["row"] < 0).any():
-        raise PneumoError(f"{run.name}: Expected predictions for the manifest's images. Received: others.")
-    return table
+    return table.assign(row=locate_predictions(table, manifest, run.name))
 
 
 def probe_run(

@@ -23,7 +23,7 @@ def save_network(model: keras.Model, path: Path) -> None:
         path: ends in `.keras`.
     """
     raw = path.with_name(f"{path.stem}.raw.keras")
-    leave_optimizer(model).save(raw)
+    _leave_optimizer(model).save(raw)
     with write_file(path) as partial, zipfile.ZipFile(raw) as source, zipfile.ZipFile(partial, "w") as target:
         for name in sorted(source.namelist()):
             content = _CLEANERS.get(name, bytes)(source.read(name))
@@ -31,12 +31,12 @@ def save_network(model: keras.Model, path: Path) -> None:
     raw.unlink()
 
 
-def leave_optimizer(layer: keras.Layer) -> keras.Layer:
+def _leave_optimizer(layer: keras.Layer) -> keras.Layer:
     """Return a network without its optimizer, and those inside it without theirs; all share their weights."""
     if not isinstance(layer, keras.Model) or not _has_optimizer(layer):
         return layer
     bare = keras.Model(layer.input, layer.output, name=layer.name)
-    return keras.models.clone_model(bare, clone_function=leave_optimizer)
+    return keras.models.clone_model(bare, clone_function=_leave_optimizer)
 
 
 def load_network(path: Path) -> keras.Model:
