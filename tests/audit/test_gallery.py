@@ -1,5 +1,6 @@
-"""The gallery: which images it shows, what it says of them, and how it is stored."""
+"""The gallery: which images it shows, what it says of them, and how it is drawn."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -64,41 +65,52 @@ def test_the_table_says_what_was_decided():
     attention[:, 32, 32] = 1
     attention[1:3, 0, 0] = 1, 3
     table = gallery.tabulate_gallery(
-        np.array(["i0", "i1", "i2", "i3"], object), scores, np.array([0, 2, 2, 1]), groups, attention
+        np.array(["i0", "i1", "i2", "i3"], object),
+        scores,
+        np.array([0, 2, 2, 1]),
+        groups,
+        {"Grad-CAM": attention, "x": 0 * attention},
     )
     assert table.to_numpy().tolist() == [
-        ["certain and right", "i2", "viral", "viral", 0.8, 0.0],
-        ["certain and right", "i0", "normal", "normal", 0.7, 0.5],
-        ["certain and wrong", "i1", "bacterial", "viral", 0.6, 0.75],
-        ["undecided", "i1", "bacterial", "viral", 0.6, 0.0],
+        ["certain and right", "i2", "viral", "viral", 0.8, 0.0, "Grad-CAM, x"],
+        ["certain and right", "i0", "normal", "normal", 0.7, 0.5, "Grad-CAM, x"],
+        ["certain and wrong", "i1", "bacterial", "viral", 0.6, 0.75, "Grad-CAM, x"],
+        ["undecided", "i1", "bacterial", "viral", 0.6, 0.0, "Grad-CAM, x"],
     ]
 
 
-def test_stored_maps_are_scaled_one_by_one(tmp_path):
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 255, (3, 8, 8), dtype=np.uint8)
-    maps = {"Grad-CAM": generator.random((3, 8, 8)) * 1e-6, "occlusion": generator.random((3, 8, 8)) * 40}
-    maps["occlusion"][1] = 0
-    gallery.save_gallery(images, maps, tmp_path / "cnn_0.npz")
-    with np.load(tmp_path / "cnn_0.npz") as stored:
-        np.testing.assert_array_equal(stored["images"], images)
-        assert stored["names"].tolist() == list(maps)
-        assert (stored["maps"].dtype, stored["maps"].shape) == (np.uint8, (2, 3, 8, 8))
-        for number, name in enumerate(maps):
-            for own, found in zip(maps[name], stored["maps"][number], strict=True):
-                peak = max(own.ravel().tolist())
-                expected = [[round(255 * value / peak) if peak else 0 for value in row] for row in own]
-                np.testing.assert_array_equal(found, expected)
+def read_sheet(content, n_images, n_maps):
+    """Return uint8 array of shape (n_images, 1 + n_maps, size_px, size_px)."""
+    sheet = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    size_px = len(sheet) // n_images
+    assert sheet.shape == (n_images * size_px, (1 + n_maps) * size_px)
+    return sheet.reshape(n_images, size_px, 1 + n_maps, size_px).swapaxes(1, 2)
 
 
-def test_large_pictures_are_stored_as_small_as_they_are_shown(tmp_path):
+def test_a_sheet_has_each_image_and_its_maps_scaled_one_by_one():
+    slope = np.linspace(0, 1, 64)[:, None] * np.ones(64)
+    images = np.rint(np.stack([255 * slope, 200 * slope.T, 100 + 50 * slope])).astype(np.uint8)
+    maps = {
+        "Grad-CAM": np.stack([slope.T, 1e-6 * slope, 7 * slope[::-1]]),
+        "occlusion": np.stack([40 * slope[::-1], 0 * slope, slope.T]),
+    }
+    pictures = read_sheet(gallery.draw_sheet(images, maps), 3, 2).astype(float)
+    expected = [
+        [255 * slope, 255 * slope.T, 255 * slope[::-1]],
+        [200 * slope.T, 255 * slope, 0 * slope],
+        [100 + 50 * slope, 255 * slope[::-1], 255 * slope.T],
+    ]
+    np.testing.assert_allclose(pictures, np.array(expected), atol=16)  # WebP blurs the seams
+    inner = np.s_[..., 8:-8, 8:-8]
+    assert np.abs(pictures - np.array(expected))[inner].mean() < 2
+
+
+def test_large_pictures_are_drawn_as_small_as_they_are_shown():
     images = np.zeros((1, 2 * gallery.SIZE_PX, 2 * gallery.SIZE_PX), np.uint8)
     images[0, : gallery.SIZE_PX] = 200
-    gallery.save_gallery(images, {"Grad-CAM": images / 1.0}, tmp_path / "x.npz")
-    with np.load(tmp_path / "x.npz") as stored:
-        assert stored["images"].shape == (1, gallery.SIZE_PX, gallery.SIZE_PX)
-        assert stored["maps"].shape == (1, 1, gallery.SIZE_PX, gallery.SIZE_PX)
-        half = gallery.SIZE_PX // 2
-        assert (stored["images"][0, :half] == 200).all()
-        assert not stored["images"][0, half:].any()
-        assert (stored["maps"][0, 0, :half] == 255).all()
+    ((image, attention),) = read_sheet(gallery.draw_sheet(images, {"Grad-CAM": images / 1.0}), 1, 1)
+    assert image.shape == (gallery.SIZE_PX, gallery.SIZE_PX)
+    half = gallery.SIZE_PX // 2
+    for picture, bright in ((image, 200), (attention, 255)):
+        assert abs(picture[: half - 8, 8:-8].mean() - bright) < 4
+        assert picture[half + 8 :, 8:-8].mean() < 4

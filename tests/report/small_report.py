@@ -1,11 +1,13 @@
 """A small report, made from predictions of a few runs, to change and to write."""
 
+import io
 from dataclasses import replace
 from functools import cache
 
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from pneumo.base.config import Params, Split, Threshold, ThresholdMethod
 from pneumo.base.labels import CLASSES, Task
@@ -176,9 +178,17 @@ def make_gallery(run="raw/cnn/0"):
             "actual": ["pneumonia", "normal", "normal"],
             "predicted": ["pneumonia", "pneumonia", "normal"],
             "probability": [0.99, 0.98, 0.51],
+            "maps": "Grad-CAM",
         }
     )
-    return show_gallery(run, np.stack([GREY] * 3), {"Grad-CAM": np.stack([GREY] * 3)}, table)
+    return show_gallery(run, make_sheet(np.tile(GREY, (3, 2))), table)
+
+
+def make_sheet(pixels):
+    """Return a WebP file."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "WEBP", lossless=True)
+    return content.getvalue()
 
 
 @cache

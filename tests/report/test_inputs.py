@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from small_report import GREY, make_params
+from small_report import GREY, make_params, make_sheet
 
 from pneumo.base.paths import explanations_dir
 from pneumo.report.inputs import choose_galleries, find_reference, read_galleries
@@ -17,6 +17,7 @@ GALLERY = pd.DataFrame(
         "predicted": ["normal", "pneumonia"],
         "probability": [0.99, 0.51],
         "attention_outside": [0.3, 0.4],
+        "maps": "Grad-CAM, occlusion",
     }
 )
 
@@ -28,13 +29,7 @@ def explained(tmp_path, monkeypatch):
     folder = explanations_dir("small", "raw")
     folder.mkdir(parents=True)
     for seed, brightness in ((0, 1), (1, 2)):
-        images = np.stack([GREY // brightness, GREY // brightness])
-        np.savez(
-            folder / f"cnn_{seed}.npz",
-            images=images,
-            names=np.array(["Grad-CAM", "occlusion"]),
-            maps=np.stack([images, images]),
-        )
+        (folder / f"cnn_{seed}.webp").write_bytes(make_sheet(np.tile(GREY // brightness, (2, 3))))
     tables = [GALLERY.assign(model="cnn", seed=seed, probability=[0.9, seed / 10]) for seed in (0, 1)]
     pd.concat(tables).to_csv(folder / "gallery.csv", index=False)
 

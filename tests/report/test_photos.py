@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from small_report import GREY, make_gallery, make_manifest
+from small_report import GREY, make_gallery, make_manifest, make_sheet
 
 from pneumo.report import photos
 
@@ -55,6 +55,32 @@ def test_a_gallery_shows_each_image_with_its_maps_by_group():
     assert "normal, called pneumonia" in wrong.plain.alt
     assert list(wrong.maps) == ["Grad-CAM"]
     assert wrong.maps["Grad-CAM"].address != wrong.plain.address
+
+
+def test_pictures_of_a_sheet_go_to_their_image_and_map():
+    """Row 0 is dark under full attention to the left map, row 1 bright under full attention to the right."""
+    cells = np.array([[40, 255, 0], [200, 0, 255]], np.uint8)
+    table = pd.DataFrame(
+        {
+            "group": ["a", "b"],
+            "actual": "normal",
+            "predicted": "normal",
+            "probability": 0.9,
+            "maps": "left, right",
+        }
+    )
+    sheet = make_sheet(np.kron(cells, np.ones((16, 16), np.uint8)))
+    for image, grey, strong, weak in zip(
+        photos.show_gallery("raw/cnn/0", sheet, table).images,
+        (40, 200),
+        ("left", "right"),
+        ("right", "left"),
+        strict=True,
+    ):
+        assert list(image.maps) == ["left", "right"]
+        assert np.abs(decode(image.plain.address).astype(float) - grey).max() < 4
+        assert np.abs(decode(image.maps[weak].address).astype(float) - grey).max() < 4
+        assert np.ptp(decode(image.maps[strong].address).mean(axis=(0, 1))) > 30  # it is coloured
 
 
 def test_every_combo_shows_the_same_training_images():

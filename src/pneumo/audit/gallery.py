@@ -1,7 +1,6 @@
 """The gallery: test images that show how a model decides, with maps of what each decision rests on."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 SIZE_PX = 144  # of a picture, at most
+_QUALITY = 90  # the page compresses it once more
 GROUPS = ("certain and right", "certain and wrong", "undecided")
 
 
@@ -68,7 +68,7 @@ def tabulate_gallery(
     scores: Scores,
     y_pred: IntArray,
     groups: Mapping[str, IntArray],
-    attention: FloatArray,
+    maps: Mapping[str, FloatArray],
 ) -> pd.DataFrame:
     """Say what each image of a gallery is and what was decided.
 
@@ -77,11 +77,11 @@ def tabulate_gallery(
         scores: predictions for these images.
         y_pred: int array of shape (n_images,), decisions.
         groups: as `select_gallery` returns them; n row numbers together.
-        attention: float array of shape (n, size_px, size_px), a map for each image of the groups, in order.
+        maps: name -> float array of shape (n, size_px, size_px), of the images of the groups, in order.
 
     Returns:
-        `group`, `id`, `actual`, `predicted`, `probability` of the predicted class, and `attention_outside`,
-        the share of the map outside the thorax.
+        `group`, `id`, `actual`, `predicted`, `probability` of the predicted class, `attention_outside`, the
+        share of the first map outside the thorax, and `maps`, the names of all.
     """
     classes = np.array(scores.classes)
     rows = np.concatenate(list(groups.values()))
@@ -92,30 +92,32 @@ def tabulate_gallery(
             "actual": classes[scores.y_true[rows]],
             "predicted": classes[y_pred[rows]],
             "probability": scores.probabilities[rows, y_pred[rows]],
-            "attention_outside": [regions.score_outside(each) for each in attention],
+            "attention_outside": [regions.score_outside(each) for each in next(iter(maps.values()))],
+            "maps": ", ".join(maps),
         }
     )
 
 
-def save_gallery(images: npt.NDArray[np.uint8], maps: Mapping[str, FloatArray], path: Path) -> None:
-    """Save the pictures of a gallery for `numpy.load`, at most SIZE_PX high and wide; not compressed.
-
-    The file holds `images`; `names`, str array of shape (n_maps,); and `maps`, uint8 array of shape
-    (n_maps, n, height, width), each map scaled to a maximum of 255, or 0 where it has no attention.
-    A pack compresses the galleries of all models together, to half of what they take one by one.
+def draw_sheet(images: npt.NDArray[np.uint8], maps: Mapping[str, FloatArray]) -> bytes:
+    """Draw the pictures of a gallery side by side, at most SIZE_PX high and wide each.
 
     Args:
         images: uint8 array of shape (n, size_px, size_px).
         maps: name -> float array of shape (n, size_px, size_px), 0 or more.
-        path: ends in .npz.
+
+    Returns:
+        A WebP file, which is lossy and there to be looked at: a row an image, the image first and then each
+        of its maps, white where it is greatest, or black where it has no attention.
     """
-    stacked = np.stack(list(maps.values()))
-    peaks = stacked.max(axis=(2, 3), keepdims=True)
-    shares = np.divide(stacked, peaks, out=np.zeros_like(stacked), where=peaks > 0)
-    scaled = np.rint(255 * shares).astype(np.uint8)
-    shrunk = np.array([_shrink(each) for each in images])
-    shrunk_maps = np.array([[_shrink(each) for each in of_kind] for of_kind in scaled])
-    np.savez(path, images=shrunk, names=np.array(list(maps)), maps=shrunk_maps)
+    columns = [images]
+    for values in maps.values():
+        peaks = values.max(axis=(1, 2), keepdims=True)
+        shares = np.divide(values, peaks, out=np.zeros_like(values), where=peaks > 0)
+        columns.append(np.rint(255 * shares).astype(np.uint8))
+    rows = zip(*columns, strict=True)
+    sheet = cv2.vconcat([cv2.hconcat([_shrink(picture) for picture in row]) for row in rows])
+    _, encoded = cv2.imencode(".webp", sheet, [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
+    return encoded.tobytes()
 
 
 def _shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

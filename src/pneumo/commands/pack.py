@@ -234,4 +234,4 @@ def _name_data_pack(data_name: str, tables: Iterable[Path], folder: Path = Path(
 
 def _name_gallery(params: Params, key: RunKey) -> Path:
     combo, model, seed = key
-    return explanations_dir(params.experiment, combo) / f"{model}_{seed}.npz"
+    return explanations_dir(params.experiment, combo) / f"{model}_{seed}.webp"

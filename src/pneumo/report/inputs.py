@@ -115,13 +115,11 @@ def read_galleries(params: Params, runs: list[RunKey]) -> list[Gallery]:
     for key in runs:
         run = Run(params.experiment, *key)
         folder = explanations_dir(run.experiment, run.combo)
-        path = folder / f"{run.model}_{run.seed}.npz"
+        path = folder / f"{run.model}_{run.seed}.webp"
         if path.is_file():
             table = pd.read_csv(folder / "gallery.csv", dtype={"id": str})
             own = table[(table["model"] == run.model) & (table["seed"] == run.seed)]
-            with np.load(path) as arrays:
-                maps = dict(zip(arrays["names"].tolist(), arrays["maps"], strict=True))
-                galleries.append(show_gallery(run.name, arrays["images"], maps, own))
+            galleries.append(show_gallery(run.name, path.read_bytes(), own))
     return galleries
 
 

@@ -132,31 +132,30 @@ def overlay_map(pixels: npt.NDArray[np.uint8], attention: npt.NDArray[np.uint8])
     return np.rint((1 - alpha) * pixels[..., None] + alpha * heat).astype(np.uint8)
 
 
-def show_gallery(
-    run: str, pixels: npt.NDArray[np.uint8], maps: Mapping[str, npt.NDArray[np.uint8]], table: pd.DataFrame
-) -> Gallery:
+def show_gallery(run: str, sheet: bytes, table: pd.DataFrame) -> Gallery:
     """Turn what `explain` kept of a run into pictures.
 
     Args:
         run: its name.
-        pixels: uint8 array of shape (n, size_px, size_px).
-        maps: name -> uint8 array of the same shape.
-        table: n rows with `group`, `actual`, `predicted` and `probability`.
+        sheet: a WebP file of square pictures, a row an image: the image, then its maps.
+        table: a row an image with `group`, `actual`, `predicted`, `probability` and `maps`, their names.
     """
+    rows = np.vsplit(np.asarray(Image.open(io.BytesIO(sheet)).convert("L")), len(table))
     images = []
-    for i, row in enumerate(table.itertuples()):
+    for pictures, row in zip(rows, table.itertuples(), strict=True):
+        names = str(row.maps).split(", ")
+        pixels, *maps = np.hsplit(pictures, 1 + len(names))
         caption = f"{row.actual}, called {row.predicted} ({row.probability:.2f})"
         images.append(
             GalleryImage(
                 str(row.group),
                 caption,
-                Photo(encode_photo(pixels[i]), f"Chest image, {caption}"),
+                Photo(encode_photo(pixels), f"Chest image, {caption}"),
                 {
                     name: Photo(
-                        encode_photo(overlay_map(pixels[i], values[i])),
-                        f"The same image under its {name} map",
+                        encode_photo(overlay_map(pixels, values)), f"The same image under its {name} map"
                     )
-                    for name, values in maps.items()
+                    for name, values in zip(names, maps, strict=True)
                 },
             )
         )

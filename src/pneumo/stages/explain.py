@@ -2,7 +2,7 @@
 
 Of validation images: stress.csv (`stress.score_stress`). Of test images, which choose nothing: probes.csv
 (fields of a Probe), probes_by_model.csv (`probes.average_seeds`), gallery.csv (`gallery.tabulate_gallery`),
-<model>_<seed>.npz (`gallery.save_gallery`), its images in the order of the run's rows in gallery.csv.
+<model>_<seed>.webp (`gallery.draw_sheet`), a row for each of the run's rows in gallery.csv.
 """
 
 from dataclasses import asdict
@@ -65,7 +65,7 @@ def explain_run(
     predict = partial(attribution.predict_probabilities, scorer)
     y_true, pixels = chosen["y_true"].to_numpy(np.int64), images[chosen["row"].to_numpy()]
     stressed = stress.score_stress(predict, pixels, y_true, rule.threshold, changes)
-    probed = probe_run(scorer, table, images, rule, folder / f"{run.model}_{run.seed}.npz")
+    probed = probe_run(scorer, table, images, rule, folder / f"{run.model}_{run.seed}.webp")
     return {"stress": stressed} | probed
 
 
@@ -109,9 +109,8 @@ def probe_run(
         probes.probe_attention(attention),
         probes.probe_maps(attribution.correlate_maps(attention, shuffled)),
     ]
-    gallery.save_gallery(pictures[..., 0], maps, path)
-    ids, first_maps = test["id"].to_numpy(object), next(iter(maps.values()))
+    path.write_bytes(gallery.draw_sheet(pictures[..., 0], maps))
     return {
         "probes": pd.DataFrame([asdict(probe) for probe in found]),
-        "gallery": gallery.tabulate_gallery(ids, scores, y_pred, groups, first_maps),
+        "gallery": gallery.tabulate_gallery(test["id"].to_numpy(object), scores, y_pred, groups, maps),
     }
