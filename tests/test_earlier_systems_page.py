@@ -88,7 +88,10 @@ def reports(tmp_path):
     trials = [{"state": "complete", "value": 0.91}, {"state": "pruned", "value": 0.99}]
     write_csv(root / "system_004/tuning/cnn/trials.csv", trials)
     search = {"cnn": 0.9, "system_004_tuned": 0.905}
-    rows = [{"combo": "raw", "model": model, "val_roc_auc": value} for model, value in search.items()]
+    rows = [
+        {"combo": "raw", "model": model, "val_roc_auc": value, "roc_auc": value / 2}
+        for model, value in search.items()
+    ]
     write_csv(root / "system_004/leaderboard.csv", rows)
     rates = root / "system_002/learning_rate/system_002_resnet_finetune/rates.png"
     rates.parent.mkdir(parents=True)
@@ -123,7 +126,8 @@ def test_what_was_measured_stands_on_the_page(tmp_path, reports):
     assert "the leak adds 5.0 points" in page
     assert "2 recipes within the ranges of `conf/tune/cnn.yaml`, 1 of" in page
     assert "had a `val_auc` of 0.9100" in page
-    assert "its validation ROC AUC is 0.9050, that" in page
+    assert "of its seeds is 0.9050, and 0.453 on" in page
+    assert "began with, 0.9000 and 0.450." in page
     assert "learning-rate range test" in page
     assert "not_run" not in page
     assert "not the shared patients" not in page
