@@ -21,10 +21,8 @@ model of a system that this project grew from, or one that mends it: what its au
 to here, on the official test set and on validation, which is carved out of the official training set by
 patient. All choices are made on validation. *Cut here* says where a run was cheaper than its recipe, and
 where another network stands for the authors'. Numbers are means over seeds, those of the test set with 95 %
-intervals over patients and seeds. *Earlier code*: the runs were not made again since; their tables are kept,
-their pages are not.
+intervals over patients and seeds.
 """
-EARLIER = "earlier code"
 NOT_RUN = "not run yet"
 SUBTYPES = ("normal", "bacterial", "viral")
 COLUMNS = (
@@ -67,7 +65,8 @@ COMBOS = """
 
 `examples/combos.py`, means over {n_images} training images: grey values that an image uses, black pixels,
 bits that a grey value carries, and *kept*, the share of the variance of the grey values of `base` that can be
-told from the value at the same place. Then what comes of the same network, and the verdict against `base`:
+told from the value at the same place. Then what comes of the same network,
+and the difference in ROC AUC from `base`, with its verdict after correction for the four:
 
 | combo | grey values | black | bits | kept | ROC AUC, test | against base |
 |---|---|---|---|---|---|---|
@@ -79,8 +78,8 @@ CONTACT_SHEET = (
 RATE = """
 ## The learning-rate range test of system 002
 
-`pneumo find-rate system_002_resnet --combo raw`, with MobileNet 0.75 for ResNet50 and earlier code: the rate
-rises step by step until the loss explodes; suggested is a tenth of the rate at which it was least.
+`pneumo find-rate system_002_resnet --combo raw`, with ResNet50 up to conv4_block6_out: the rate rises step by
+step until the loss explodes; suggested is a tenth of the rate at which it was least.
 
 ![Loss by learning rate](../reports/system_002/learning_rate/system_002_resnet_finetune/rates.png)
 """
@@ -157,17 +156,11 @@ def tabulate_systems(rows: list[dict[str, str]], reports: Path) -> list[str]:
                 write_interval(found, "roc_auc", 1, ""),
                 f"{found['val_roc_auc']:.3f}",
                 found["n_seeds"],
-                describe_cut(row, reports),
+                row.get("cut", ""),
                 row["why"],
             )
         lines.append(write_row([*known, *measured]))
     return lines
-
-
-def describe_cut(row: dict[str, str], reports: Path) -> str:
-    """Say where a run was cheaper than its recipe, and whether its report can be made again."""
-    is_packed = (reports / row["experiment"] / "inputs.tar.xz").is_file()
-    return "; ".join(part for part in ("" if is_packed else EARLIER, row.get("cut", "")) if part)
 
 
 def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
@@ -183,8 +176,7 @@ def tabulate_classes(rows: list[dict[str, str]], reports: Path) -> list[str]:
         "",
         "## By class",
         "",
-        "Sensitivity / precision on the test set, means over seeds; of earlier code where the table above",
-        "says so.",
+        "Sensitivity / precision on the test set, means over seeds.",
         "",
         write_row(["system", "model", *SUBTYPES]),
         "|---|---|---|---|---|",
@@ -241,11 +233,22 @@ def tabulate_combos(path: Path, reports: Path) -> list[str]:
         run = {"experiment": "system_000", "combo": name, "model": "system_000_cnn"}
         for _, score in select_rows(run, reports, "leaderboard").iterrows():
             cells = [f"{row['grey_values']:.0f}", f"{row['black']:.0%}", f"{row['bits']:.1f}"]
-            cells += [f"{row['kept']:.2f}", write_interval(score, "roc_auc", 1, ""), score["verdict"]]
+            cells += [f"{row['kept']:.2f}", write_interval(score, "roc_auc", 1, "")]
+            cells += [describe_effect(name, reports / "system_000/effects.csv")]
             lines.append(write_row([name, *cells]))
     head = COMBOS.format(n_images=found["n_images"]).splitlines()
-    sheet = ["", CONTACT_SHEET] if (reports / "system_000/index.html").is_file() else []
-    return [*head, *lines, *sheet] if lines else []
+    return [*head, *lines, "", CONTACT_SHEET] if lines else []
+
+
+def describe_effect(combo: str, path: Path) -> str:
+    """Write the difference of a combo from the reference with its verdict; - for the reference itself."""
+    table = pd.read_csv(path)
+    found = table[(table["family"] == "primary") & (table["subject"] == combo)]
+    if found.empty:
+        return "-"
+    effect = found.iloc[0]
+    difference = f"{effect['difference']:+.3f} ({effect['low']:+.3f} to {effect['high']:+.3f})"
+    return f"{difference}: {effect['verdict'].replace('_', ' ')}"
 
 
 def describe_rate_test(folder: Path) -> list[str]:
