@@ -19,9 +19,9 @@ HEAD = """\
 This page is written by `make earlier-systems` from the reports of the presets; do not edit it. Each row is a
 model of a system that this project grew from, or one that mends it: what its authors claim, and what it comes
 to here, on the official test set and on validation, which is carved out of the official training set by
-patient. All choices are made on validation. *Cut here* says where a run was cheaper than its recipe, and
-where another network stands for the authors'. Numbers are means over seeds, those of the test set with 95 %
-intervals over patients and seeds.
+patient. All choices are made on validation; decisions between two classes are made at Youden's threshold.
+*Cut here* says where a run was cheaper than its recipe, and where another network stands for the authors'.
+Numbers are means over seeds, those of the test set with 95 % intervals over patients and seeds.
 """
 NOT_RUN = "not run yet"
 SUBTYPES = ("normal", "bacterial", "viral")
@@ -42,7 +42,8 @@ UNFROZEN = """
 ## What unfreezing does to system 001, epoch by epoch
 
 Validation accuracy after each epoch of the phase that trains the backbone, as a mean over seeds, and the
-lowest of any seed in brackets:
+lowest of any seed in brackets. On the test set {n_shown} of {n_pairs} pairs of models of that report are
+shown to differ in ROC AUC.
 """
 LEAK = """
 ## The label leak of system 000
@@ -57,7 +58,8 @@ does not use. On the real images, 224 px shrunk to 56, {n_epochs} epochs:
 """
 LEAK_MEANING = """
 From the order alone the rule tells {rule:.1%} of the classes, and the network {drawn:.1%} where the classes
-mean nothing. On the real classes, which the images show too, the leak adds {gain:.1f} points to the network.
+mean nothing. On the real classes, which the images show too, the leak adds {gain:.1f} points to the network,
+with one network each.
 So what the claim of 100 % rests on is shown; that this network reaches 100 % by it is not.
 """
 COMBOS = """
@@ -66,7 +68,8 @@ COMBOS = """
 `examples/combos.py`, means over {n_images} training images: grey values that an image uses, black pixels,
 bits that a grey value carries, and *kept*, the share of the variance of the grey values of `base` that can be
 told from the value at the same place. Then what comes of the same network,
-and the difference in ROC AUC from `base`, with its verdict after correction for the four:
+and the difference in ROC AUC from `base`, with the verdict of the report's first answer, which is corrected
+for one question a combo. The report's table of all pairs and metrics corrects for more, and shows less:
 
 | combo | grey values | black | bits | kept | ROC AUC, test | against base |
 |---|---|---|---|---|---|---|
@@ -88,9 +91,10 @@ TUNING = """
 
 `pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of
 them given up early, on a validation set that was drawn otherwise than today's. The best is
-`conf/model/system_004_tuned.yaml`. It had a `val_auc` of {best:.4f} there: the greatest of {n_trials}, so a
-lucky one. On today's validation set the mean ROC AUC of its seeds is {tuned[0]:.4f}, and {tuned[1]:.3f} on
-the test set; of the recipe which the search began with, {before[0]:.4f} and {before[1]:.3f}.
+`conf/model/system_004_tuned.yaml`. It had a `val_auc` of {best:.4f} there: the greatest of those that
+were not given up, so a were not given up, so a lucky one. On today's validation set the mean ROC AUC of its seeds is {tuned[0]:.4f},
+and {tuned[1]:.3f} on the test set; of `cnn`, the recipe that the search varies, {before[0]:.4f} and
+{before[1]:.3f}.
 
 ![Trials](../reports/system_004/tuning/cnn/history.png)
 ![Importance of the parameters](../reports/system_004/tuning/cnn/importance.png)
@@ -198,11 +202,18 @@ def tabulate_unfrozen(rows: list[dict[str, str]], reports: Path) -> list[str]:
         return []
     n_epochs = max(map(len, tables.values()))
     head = write_row(["model", *(f"epoch {number + 1}" for number in range(n_epochs))])
-    lines = [*UNFROZEN.splitlines(), "", head, "|---" * (n_epochs + 1) + "|"]
+    unfrozen = UNFROZEN.format(**count_shown(reports / "system_001/effects.csv"))
+    lines = [*unfrozen.splitlines(), "", head, "|---" * (n_epochs + 1) + "|"]
     for name, accuracy in tables.items():
         cells = [f"{each['mean']:.3f} ({each['min']:.3f})" for _, each in accuracy.iterrows()]
         lines.append(write_row([name, *cells, *[""] * (n_epochs - len(cells))]))
     return lines
+
+
+def count_shown(path: Path) -> dict[str, int]:
+    """Return how many pairs of models a report compares on the test set, and how many are shown to differ."""
+    pairs = pd.read_csv(path).query("family == 'models'")
+    return {"n_pairs": len(pairs), "n_shown": int(pairs["verdict"].isin(["better", "worse"]).sum())}
 
 
 def tabulate_leak(path: Path) -> list[str]:

@@ -61,6 +61,9 @@ def reports(tmp_path):
         for i, (phase, value) in enumerate(values):
             history.append(WHICH | {"seed": seed, "phase": phase, "epoch": i + 1, "val_accuracy": value})
     write_csv(root / "e/history.csv", history)
+    verdicts = [("models", "better"), ("models", "worse"), ("models", "not_shown"), ("primary", "worse")]
+    effects = [{"family": family, "verdict": verdict} for family, verdict in verdicts]
+    write_csv(root / "system_001/effects.csv", effects)
 
     (root / "examples").mkdir()
     rows = {
@@ -131,7 +134,8 @@ def test_what_was_measured_stands_on_the_page(tmp_path, reports):
     assert "2 recipes within the ranges of `conf/tune/cnn.yaml`, 1 of" in page
     assert "had a `val_auc` of 0.9100" in page
     assert "of its seeds is 0.9050, and 0.453 on" in page
-    assert "began with, 0.9000 and 0.450." in page
+    assert "of `cnn`, the recipe that the search varies, 0.9000 and\n0.450." in page
+    assert "2 of 3 pairs of models of that report" in page
     assert "learning-rate range test" in page
     assert "system_000/index.html" in page
     assert "not_run" not in page

@@ -192,6 +192,27 @@ def test_nothing_is_extracted_outside_the_folder(tmp_path, name):
     assert not Path("/outside.txt").exists()
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_only_files_are_extracted(tmp_path, kind):
+    """Links could replace files of the pack that was read before."""
+    with tarfile.open(tmp_path / "x.tar.xz", "w:xz") as archive:
+        for name in ("first", "second"):
+            entry = tarfile.TarInfo(name)
+            archive.addfile(entry)
+        entry.name, entry.type, entry.linkname = "third", kind, "first"
+        archive.addfile(entry)
+    with pytest.raises(PneumoError, match="third in it is no file under a relative path"):
+        read_pack(tmp_path / "x.tar.xz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_absolute_path_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "x.tar.xz", "w:xz") as archive:
+        archive.addfile(tarfile.TarInfo("/outside.txt"))
+    with pytest.raises(PneumoError, match=r"/outside\.txt in it is no file under a relative path"):
+        read_pack(tmp_path / "x.tar.xz", tmp_path / "out")
+
+
 def draw_predictions(path, n_classes=2, seed=0, n=200):
     """Write predictions as training does, of images with difficult names; return the bytes."""
     names = ("normal", "pneumonia") if n_classes == 2 else ("normal", "bacterial", "viral")

@@ -123,14 +123,18 @@ def read_pack(pack: Path, folder: Path) -> list[Path]:
     """
     try:
         with tarfile.open(pack, "r:xz") as archive:
+            entries = archive.getmembers()
+            if strange := [
+                each.name for each in entries if not each.isfile() or Path(each.name).is_absolute()
+            ]:
+                raise ValueError(f"{strange[0]} in it is no file under a relative path")
             archive.extractall(folder, filter="data")
-            names = [entry.name.removesuffix(_SUFFIX) for entry in archive.getmembers() if entry.isfile()]
         for path in sorted(folder.rglob(f"*{_SUFFIX}")):
             path.with_suffix("").write_bytes(join_columns(path.read_bytes()))
             path.unlink()
     except (tarfile.TarError, csv.Error, EOFError, IndexError, OSError, ValueError) as error:
         raise PneumoError(f"Expected a file that `pneumo pack` wrote. Received: {pack} ({error})") from error
-    return list(map(Path, names))
+    return [Path(each.name.removesuffix(_SUFFIX)) for each in entries]
 
 
 def divide_columns(table: bytes) -> bytes | None:
