@@ -92,7 +92,7 @@ TUNING = """
 `pneumo tune cnn --combo raw`: {n_trials} recipes within the ranges of `conf/tune/cnn.yaml`, {n_pruned} of
 them given up early, on a validation set that was drawn otherwise than today's. The best is
 `conf/model/system_004_tuned.yaml`. It had a `val_auc` of {best:.4f} there: the greatest of those that
-were not given up, so a were not given up, so a lucky one. On today's validation set the mean ROC AUC of its seeds is {tuned[0]:.4f},
+were not given up, so a lucky one. On today's validation set the mean ROC AUC of its seeds is {tuned[0]:.4f},
 and {tuned[1]:.3f} on the test set; of `cnn`, the recipe that the search varies, {before[0]:.4f} and
 {before[1]:.3f}.
 
