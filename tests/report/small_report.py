@@ -1,13 +1,11 @@
 """A small report, made from predictions of a few runs, to change and to write."""
 
-import io
 from dataclasses import replace
 from functools import cache
 
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from pneumo.base.config import Params, Split, Threshold, ThresholdMethod
 from pneumo.base.labels import CLASSES, Task
@@ -37,7 +35,12 @@ RECIPE = {"test_seen": 0}
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
-SHEET = cv2.imencode(".webp", GREY)[1].tobytes()
+def make_sheet(pixels):
+    """Return a lossless WebP file."""
+    return cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+
+
+SHEET = make_sheet(GREY)
 VIEWS = show_views("raw/cnn/0", SHEET)
 
 
@@ -182,13 +185,6 @@ def make_gallery(run="raw/cnn/0"):
         }
     )
     return show_gallery(run, make_sheet(np.tile(GREY, (3, 2))), table)
-
-
-def make_sheet(pixels):
-    """Return a WebP file."""
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "WEBP", lossless=True)
-    return content.getvalue()
 
 
 @cache

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pneumo.audit import regions
+from pneumo.base.pictures import encode_sheet
 from pneumo.evaluation.predictions import Scores
 
 FloatArray = npt.NDArray[np.float64]
@@ -114,14 +114,4 @@ def draw_sheet(images: npt.NDArray[np.uint8], maps: Mapping[str, FloatArray]) ->
         peaks = values.max(axis=(1, 2), keepdims=True)
         shares = np.divide(values, peaks, out=np.zeros_like(values), where=peaks > 0)
         columns.append(np.rint(255 * shares).astype(np.uint8))
-    rows = zip(*columns, strict=True)
-    sheet = cv2.vconcat([cv2.hconcat([_shrink(picture) for picture in row]) for row in rows])
-    _, encoded = cv2.imencode(".webp", sheet, [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
-    return encoded.tobytes()
-
-
-def _shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    if len(picture) <= SIZE_PX:
-        return picture
-    shrunk = cv2.resize(picture, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
-    return shrunk.astype(np.uint8, copy=False)
+    return encode_sheet(zip(*columns, strict=True), SIZE_PX, _QUALITY)

@@ -73,6 +73,11 @@ def explanations_dir(experiment: str, combo: str) -> Path:
     return report_dir(experiment) / "explanations" / combo
 
 
+def gallery_path(run: Run) -> Path:
+    """The sheet of test images on which a run decides in an instructive way."""
+    return explanations_dir(run.experiment, run.combo) / f"{run.model}_{run.seed}.webp"
+
+
 def external_dir(experiment: str, combo: str) -> Path:
     """Folder of what a combo's models predict for the external test sets."""
     return report_dir(experiment) / "external" / combo

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from pneumo.base.artifacts import hash_file, write_file
-from pneumo.base.config import PARAMS_PATH, Params, RunKey
+from pneumo.base.config import PARAMS_PATH, Params
 from pneumo.base.errors import PneumoError
 from pneumo.base.labels import CLASSES, Task
 from pneumo.base.paths import (
@@ -29,6 +29,7 @@ from pneumo.base.paths import (
     explanations_dir,
     exploration_dir,
     external_dir,
+    gallery_path,
     manifest_path,
     pack_path,
     report_dir,
@@ -219,10 +220,9 @@ def list_inputs(params: Params) -> list[Path]:
     files = {PARAMS_PATH, manifest_path(params.data_name)}
     files |= {samples_path(params.data_name, combo) for combo in params.combos}
     files |= {path for folder in folders for path in folder.rglob("*") if path.is_file()}
-    galleries = {_name_gallery(params, run.key) for run in runs}
-    unseen = galleries - {_name_gallery(params, key) for key in shown}
-    unseen |= {run_dir(run) / VIEWS_NAME for run in runs if run.key not in shown}
-    return sorted(path for path in files - unseen if path.name != _NETWORK_NAME)
+    unseen = [run for run in runs if run.key not in shown]
+    files -= {path for run in unseen for path in (gallery_path(run), run_dir(run) / VIEWS_NAME)}
+    return sorted(path for path in files if path.name != _NETWORK_NAME)
 
 
 def _is_data_table(path: Path, params: Params) -> bool:
@@ -234,8 +234,3 @@ def _is_data_table(path: Path, params: Params) -> bool:
 def _name_data_pack(data_name: str, tables: Iterable[Path], folder: Path = Path()) -> str:
     lines = "".join(f"{path} {hash_file(folder / path)}\n" for path in sorted(tables))
     return f"{data_name}-{hashlib.sha256(lines.encode()).hexdigest()[:12]}.tar.xz"
-
-
-def _name_gallery(params: Params, key: RunKey) -> Path:
-    combo, model, seed = key
-    return explanations_dir(params.experiment, combo) / f"{model}_{seed}.webp"

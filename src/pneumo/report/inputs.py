@@ -14,6 +14,7 @@ from pneumo.base.paths import (
     explanations_dir,
     exploration_dir,
     external_dir,
+    gallery_path,
     manifest_path,
     run_dir,
     run_seconds_path,
@@ -114,10 +115,9 @@ def read_galleries(params: Params, runs: list[RunKey]) -> list[Gallery]:
     galleries = []
     for key in runs:
         run = Run(params.experiment, *key)
-        folder = explanations_dir(run.experiment, run.combo)
-        path = folder / f"{run.model}_{run.seed}.webp"
+        path = gallery_path(run)
         if path.is_file():
-            table = pd.read_csv(folder / "gallery.csv", dtype={"id": str})
+            table = pd.read_csv(path.with_name("gallery.csv"), dtype={"id": str})
             own = table[(table["model"] == run.model) & (table["seed"] == run.seed)]
             galleries.append(show_gallery(run.name, path.read_bytes(), own))
     return galleries

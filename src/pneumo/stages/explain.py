@@ -19,7 +19,7 @@ from pneumo.base.artifacts import write_folder
 from pneumo.base.config import CONF_PATH, Params, Run
 from pneumo.base.decision import DecisionRule
 from pneumo.base.errors import PneumoError
-from pneumo.base.paths import explanations_dir, images_path, manifest_path, run_dir
+from pneumo.base.paths import explanations_dir, gallery_path, images_path, manifest_path, run_dir
 from pneumo.base.reproducibility import make_deterministic
 from pneumo.base.tables import locate_predictions, read_manifest, read_predictions, select_first_fold
 from pneumo.evaluation.predictions import select_scores
@@ -65,7 +65,7 @@ def explain_run(
     predict = partial(attribution.predict_probabilities, scorer)
     y_true, pixels = chosen["y_true"].to_numpy(np.int64), images[chosen["row"].to_numpy()]
     stressed = stress.score_stress(predict, pixels, y_true, rule.threshold, changes)
-    probed = probe_run(scorer, table, images, rule, folder / f"{run.model}_{run.seed}.webp")
+    probed = probe_run(scorer, table, images, rule, folder / gallery_path(run).name)
     return {"stress": stressed} | probed
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from pneumo.base.pictures import encode_sheet
 from pneumo.training.recipe import Augmentation, Recipe
 
 SHARPNESS_WINDOW_PX = 5
@@ -195,10 +196,7 @@ def draw_sheet(images: npt.NDArray[np.uint8], recipe: Recipe, seed: int) -> byte
     views = draw_views(np.repeat(sized, N_VIEWS, axis=0)[..., None], recipe.augmentation, seed)
     of_image = views[..., 0].reshape(len(images), N_VIEWS, size_px, size_px)
     rows = np.concatenate([sized[:, None], of_image], axis=1)
-    shown_px = min(size_px, SHEET_IMAGE_PX)
-    sheet = cv2.vconcat([cv2.hconcat([_shrink(each, shown_px) for each in row]) for row in rows])
-    _, encoded = cv2.imencode(".webp", sheet, [cv2.IMWRITE_WEBP_QUALITY, SHEET_QUALITY])
-    return encoded.tobytes()
+    return encode_sheet(rows, SHEET_IMAGE_PX, SHEET_QUALITY)
 
 
 def _shrink(image: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
